@@ -1,0 +1,1 @@
+"""Building bricks without state: norms, linear maps, rotary angles, the MLP, the embedding."""

@@ -1,0 +1,28 @@
+"""A linear map whose matrix is block-diagonal: one block a head (Griffin, section 2.4)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..shapes import JSON
+
+
+class BlockDiagonal(nn.Module):
+    """y[h, o] = sum_i x[h, i] w[h, i, o] + b[h, o], with x's last axis cut into `heads` blocks."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        block = width // heads
+        self.w = nn.Parameter(torch.empty(heads, block, block))
+        self.b = nn.Parameter(torch.empty(heads, block))
+
+    def initialise(self, fan_in: int, random: torch.Generator) -> None:
+        """w normal with variance 1 / fan_in, b = 0."""
+        options: JSON = {"generator": random}
+        nn.init.normal_(self.w, std=fan_in**-0.5, **options)
+        nn.init.zeros_(self.b)
+
+    def forward(self, x: Float[Tensor, "B T R"]) -> Float[Tensor, "B T R"]:
+        """One small matrix product a head."""
+        blocks = x.unflatten(-1, self.b.shape)
+        return (torch.einsum("bthi,hio->btho", blocks, self.w) + self.b).flatten(-2)

@@ -1,0 +1,109 @@
+"""What every mixer obeys: the facts of a call, the state contract, the config's base class.
+
+A mixer moves information along time. Its state is a NamedTuple of tensors, batch first, that goes in
+and comes out; nothing is kept on the module. Within a call each row's valid tokens come first
+(`models/ordering.py` sees to that), so a mixer meets padding at the right end only.
+"""
+
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..shapes import JSON, Counts, Flags, Hidden, Tokens
+
+MixerState = Any  # a NamedTuple of tensors; each mixer has its own
+
+
+class Span(NamedTuple):
+    """Where the tokens of one call stand: the same for every layer, so it is made once.
+
+    starts    first token of a document
+    position  of each token in its document, from 0
+    count     valid tokens of each row in this call; they come first
+    read      tokens that the row had read before this call
+    reach     a shorter attention window for this call, per row, or None
+    donate    the incoming state's memory may be reused
+    """
+
+    starts: Flags
+    position: Tokens
+    count: Counts
+    read: Counts
+    reach: Counts | None = None
+    donate: bool = False
+
+
+class Mixer(nn.Module):
+    """A layer that moves information along time."""
+
+    def initialise(self, depth: int, random: torch.Generator) -> None:
+        """Random weights; `depth` is the number of residual blocks, which scales the outputs."""
+        raise NotImplementedError(f"{type(self).__name__} has no initialise")
+
+    def empty_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> MixerState:
+        """The state before anything was read; `dtype` is that of the activations."""
+        raise NotImplementedError(f"{type(self).__name__} has no empty_state")
+
+    def forward(self, x: Hidden, span: Span, state: MixerState) -> tuple[Hidden, MixerState]:
+        """Mixed x, and the state after each row's `span.count` tokens. x at padding is ignored."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+
+def last_valid(x: Tensor, count: Counts, before: Tensor) -> Tensor:
+    """x at each row's last valid token, (B, ...); `before` (to the bit) where a row has none."""
+    at = (count - 1).clamp(min=0).view(-1, *[1] * (x.dim() - 1))
+    last = x.gather(1, at.expand(-1, 1, *x.shape[2:])).squeeze(1)
+    none = (count == 0).view(-1, *[1] * (x.dim() - 2))
+    return torch.where(none, before, last)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixerConfig:
+    """The settings of a mixer; `kind` names it in patterns and files."""
+
+    kind: ClassVar[str]
+    # settings that only shape random weights: published formats don't carry them
+    only_initial: ClassVar[frozenset[str]] = frozenset()
+
+    def build(self, width: int) -> Mixer:
+        """The mixer for a residual stream of this width, weights not yet set."""
+        raise NotImplementedError(f"{type(self).__name__} has no build")
+
+    def to_dict(self) -> JSON:
+        """{"kind": ..., every field}."""
+        return {"kind": self.kind} | {
+            field.name: getattr(self, field.name) for field in fields(self)
+        }
+
+    @classmethod
+    def from_dict(cls, settings: JSON) -> Self:
+        """The inverse of to_dict; a field that is unknown, missing or of a wrong type is named."""
+        known = {field.name: field for field in fields(cls)}
+        given = {name: value for name, value in settings.items() if name != "kind"}
+        check_fields(cls.kind, given, known, {n for n, f in known.items() if f.default is MISSING})
+        return cls(**given)
+
+
+def check_fields(owner: str, given: JSON, known: JSON, required: set[str]) -> None:
+    """Refuses unknown, missing and mistyped settings, by name."""
+    if unknown := sorted(set(given) - set(known)):
+        raise ConfigError(f"{owner} has no setting {unknown[0]!r}; it has: {', '.join(known)}")
+    if missing := sorted(required - set(given)):
+        raise ConfigError(f"{owner} lacks the setting {missing[0]!r}")
+    for name, value in given.items():
+        wanted = known[name].type
+        if wanted is float and type(value) is int:
+            continue
+        if isinstance(wanted, type) and type(value) is not wanted:
+            raise ConfigError(
+                f"{owner}.{name} must be {wanted.__name__}, not {type(value).__name__} {value!r:.40}"
+            )
+
+
+def require(condition: bool, message: str) -> None:
+    """A ConfigError with this message unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)

@@ -1,0 +1,113 @@
+"""Local multi-query attention with rotary positions (Griffin, section 2.3; Beltagy et al. 2020)."""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..layers.rope import rotary_angles, rotate
+from ..ops.attention import windowed_attention, write_ring
+from ..shapes import JSON, Hidden
+from .base import Mixer, MixerConfig, Span, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalAttention(MixerConfig):
+    """Settings of sliding-window attention.
+
+    heads, head_dim: query heads and their width; kv_heads: key/value heads (1: multi-query).
+    window: earlier tokens visible besides the token itself (2048 sees 2049 keys).
+    rope_base, rope_fraction: rotary frequencies, and the share of each head that turns.
+    """
+
+    kind: ClassVar[str] = "local_attention"
+    heads: int
+    head_dim: int
+    window: int
+    kv_heads: int = 1
+    rope_base: float = 10_000.0
+    rope_fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("heads", "head_dim", "window", "kv_heads"):
+            require(getattr(self, name) > 0, f"local_attention.{name} must be positive")
+        require(
+            self.heads % self.kv_heads == 0,
+            f"local_attention.heads {self.heads} is not a multiple of kv_heads {self.kv_heads}",
+        )
+        require(
+            self.rope_base > 1, f"local_attention.rope_base must exceed 1, not {self.rope_base}"
+        )
+        require(
+            0 <= self.rope_fraction <= 1 and self.rotary_width % 2 == 0,
+            f"local_attention.rope_fraction {self.rope_fraction} of head_dim {self.head_dim} "
+            "must be an even number of dimensions",
+        )
+
+    @property
+    def rotary_width(self) -> int:
+        """Dimensions of each head that turn with the position."""
+        return int(self.head_dim * self.rope_fraction)
+
+    def build(self, width: int) -> "LocalAttentionMixer":
+        """The mixer for a residual stream of this width."""
+        return LocalAttentionMixer(width, self)
+
+
+class AttentionState(NamedTuple):
+    """k, v (B, N, K, D): a ring of the last N = window tokens; k is already rotated."""
+
+    k: Float[Tensor, "B N K D"]
+    v: Float[Tensor, "B N K D"]
+
+
+class LocalAttentionMixer(Mixer):
+    """q, k, v without biases, the output projection with one; scores scaled by 1 / sqrt(D)."""
+
+    def __init__(self, width: int, config: LocalAttention) -> None:
+        super().__init__()
+        self.config = config
+        inner, shared = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        self.q = nn.Linear(width, inner, bias=False)
+        self.k = nn.Linear(width, shared, bias=False)
+        self.v = nn.Linear(width, shared, bias=False)
+        self.out = nn.Linear(inner, width)
+
+    def initialise(self, depth: int, random: torch.Generator) -> None:
+        """Variance 1 / fan-in, and 2 / (depth * fan-in) on the way out."""
+        options: JSON = {"generator": random}
+        for linear in (self.q, self.k, self.v):
+            nn.init.normal_(linear.weight, std=linear.in_features**-0.5, **options)
+        nn.init.normal_(self.out.weight, std=(2 / depth / self.out.in_features) ** 0.5, **options)
+        nn.init.zeros_(self.out.bias)
+
+    def empty_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> AttentionState:
+        """A ring of zeros in the dtype of the activations: full size from the beginning."""
+        shape = (batch, self.config.window, self.config.kv_heads, self.config.head_dim)
+        return AttentionState(
+            torch.zeros(shape, dtype=dtype, device=device),
+            torch.zeros(shape, dtype=dtype, device=device),
+        )
+
+    def forward(
+        self, x: Hidden, span: Span, state: AttentionState
+    ) -> tuple[Hidden, AttentionState]:
+        """See Mixer.forward."""
+        config = self.config
+        q, k, v = (
+            linear(x).unflatten(-1, (-1, config.head_dim)) for linear in (self.q, self.k, self.v)
+        )
+        if config.rotary_width:
+            angles = rotary_angles(span.position, config.rotary_width, config.rope_base)
+            q, k = rotate(q, angles), rotate(k, angles)
+        ring_k, ring_v = state.k.to(k.dtype), state.v.to(v.dtype)
+        mixed = windowed_attention(q, k, v, ring_k, ring_v, span.read, span.position, span.reach)
+        after = AttentionState(
+            *(
+                write_ring(ring, new.to(ring.dtype), span.read, span.count, span.donate)
+                for ring, new in ((state.k, k), (state.v, v))
+            )
+        )
+        return self.out(mixed.flatten(-2)), after

@@ -1,0 +1,96 @@
+"""The recurrent block around a cell (Griffin, section 2.3 and figure 2): gelu(y) * cell(conv(x))."""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+from ..ops.causal_conv import causal_conv, last_inputs
+from ..precision import accumulation
+from ..shapes import JSON, Flags, Hidden
+from .base import Mixer, Span, last_valid
+
+
+class RecurrentState(NamedTuple):
+    """h (B, R) in fp32, since small updates must not round away; conv (B, C-1, R): the last inputs."""
+
+    h: Float[Tensor, "B R"]
+    conv: Float[Tensor, "B C-1 R"]
+
+
+class Cell(Protocol):
+    """What the block asks of a recurrent cell."""
+
+    def initialise(self, random: torch.Generator) -> None:
+        """Random weights."""
+        ...
+
+    def __call__(self, x: Tensor, starts: Flags, h0: Tensor) -> Tensor:
+        """All states."""
+        ...
+
+
+class CausalConv(nn.Module):
+    """The weights of the depthwise conv: w (C, R), whose last row meets the current token, and b."""
+
+    def __init__(self, taps: int, width: int) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.empty(taps, width))
+        self.b = nn.Parameter(torch.empty(width))
+
+    def initialise(self, random: torch.Generator) -> None:
+        """w normal with variance 0.01 / taps (as DeepMind's code), b = 0."""
+        options: JSON = {"generator": random}
+        nn.init.normal_(self.w, std=(0.01 / self.w.shape[0]) ** 0.5, **options)
+        nn.init.zeros_(self.b)
+
+
+class RecurrentBlock(Mixer):
+    """out = W_out (cell(conv(W_x x)) * gelu(W_y x)); linear maps with biases."""
+
+    def __init__(self, width: int, inner: int, taps: int, cell: nn.Module) -> None:
+        super().__init__()
+        self.linear_x = nn.Linear(width, inner)
+        self.linear_y = nn.Linear(width, inner)
+        self.conv = CausalConv(taps, inner)
+        self.cell = cell
+        self.linear_out = nn.Linear(inner, width)
+
+    def initialise(self, depth: int, random: torch.Generator) -> None:
+        """Variance 1 / fan-in, and 2 / (depth * fan-in) on the way out."""
+        options: JSON = {"generator": random}
+        for linear in (self.linear_x, self.linear_y):
+            nn.init.normal_(linear.weight, std=linear.in_features**-0.5, **options)
+        nn.init.normal_(
+            self.linear_out.weight, std=(2 / depth / self.linear_out.in_features) ** 0.5, **options
+        )
+        for linear in (self.linear_x, self.linear_y, self.linear_out):
+            nn.init.zeros_(linear.bias)
+        self.conv.initialise(random)
+        cell: Cell = self.cell  # pyright: ignore[reportAssignmentType]
+        cell.initialise(random)
+
+    def empty_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> RecurrentState:
+        """Zeros: h in fp32, conv in the dtype of the activations."""
+        taps, inner = self.conv.w.shape
+        h = torch.zeros(batch, inner, dtype=accumulation(dtype), device=device)
+        return RecurrentState(h, torch.zeros(batch, taps - 1, inner, dtype=dtype, device=device))
+
+    def forward(
+        self, x: Hidden, span: Span, state: RecurrentState
+    ) -> tuple[Hidden, RecurrentState]:
+        """See Mixer.forward."""
+        u = self.linear_x(x)
+        past = state.conv.to(u.dtype)
+        mixed = causal_conv(
+            u, past, self.conv.w.to(u.dtype), self.conv.b.to(u.dtype), span.position
+        )
+        hs: Tensor = self.cell(mixed, span.starts, state.h)
+        out = self.linear_out(hs.to(u.dtype) * gelu(self.linear_y(x), approximate="tanh"))
+        after = RecurrentState(
+            h=last_valid(hs, span.count, state.h),
+            conv=last_inputs(u, past, span.count).to(state.conv.dtype),
+        )
+        return out, after

@@ -1,0 +1,98 @@
+"""RG-LRU, the Real-Gated Linear Recurrent Unit (De et al. 2024, Griffin, section 2.4).
+
+    r_t = sigmoid(W_a x_t + b_a)                       eq. 1, recurrence gate       a_gate
+    i_t = sigmoid(W_x x_t + b_x)                       eq. 2, input gate            x_gate
+    a_t = a^(c r_t),  log a = -softplus(Lambda), c = 8 eq. 3                        Lambda
+    h_t = a_t h_{t-1} + sqrt(1 - a_t^2) (i_t x_t)      eq. 4
+
+Lambda has the sign of the published code: a = sigmoid(-Lambda).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..layers.block_diagonal import BlockDiagonal
+from ..ops.rg_lru import rg_lru
+from ..ops.rg_lru.definition import C
+from ..shapes import Flags
+from .base import MixerConfig, require
+from .recurrent_block import RecurrentBlock
+
+RING = (0.9, 0.999)  # where the decays lie at the start: long memory, yet stable
+
+
+@dataclass(frozen=True, kw_only=True)
+class RGLRU(MixerConfig):
+    """Settings of a recurrent block around an RG-LRU.
+
+    width: channels of the recurrence; heads: blocks of the gates; conv_width: taps of the conv.
+    lambda_init: "code" draws a^2 evenly in the ring [0.9^2, 0.999^2] as the published code does;
+    "paper" draws a^c in [0.9, 0.999] as the paper says, which remembers 8 times longer.
+    gate_init: variance 1 / fan-in of a "block" (paper, DeepMind's torch) or the "full" width (its JAX).
+    """
+
+    kind: ClassVar[str] = "rg_lru"
+    only_initial: ClassVar[frozenset[str]] = frozenset({"lambda_init", "gate_init"})
+    width: int
+    heads: int
+    conv_width: int = 4
+    lambda_init: str = "code"
+    gate_init: str = "block"
+
+    def __post_init__(self) -> None:
+        require(self.width > 0 and self.heads > 0, "rg_lru.width and rg_lru.heads must be positive")
+        require(
+            self.width % self.heads == 0,
+            f"rg_lru.width {self.width} is not a multiple of rg_lru.heads {self.heads}",
+        )
+        require(self.conv_width >= 2, f"rg_lru.conv_width must be 2 or more, not {self.conv_width}")
+        require(
+            self.lambda_init in ("code", "paper"),
+            f'rg_lru.lambda_init must be "code" or "paper", not {self.lambda_init!r}',
+        )
+        require(
+            self.gate_init in ("block", "full"),
+            f'rg_lru.gate_init must be "block" or "full", not {self.gate_init!r}',
+        )
+
+    def build(self, width: int) -> RecurrentBlock:
+        """A recurrent block whose cell is an RG-LRU."""
+        return RecurrentBlock(width, self.width, self.conv_width, RGLRUCell(self))
+
+
+class RGLRUCell(nn.Module):
+    """The recurrence alone: (B, T, R) in, all states h (B, T, R) out, in fp32."""
+
+    def __init__(self, config: RGLRU) -> None:
+        super().__init__()
+        self.config = config
+        self.a_gate = BlockDiagonal(config.width, config.heads)
+        self.x_gate = BlockDiagonal(config.width, config.heads)
+        self.Lambda = nn.Parameter(torch.empty(config.width))
+
+    def initialise(self, random: torch.Generator) -> None:
+        """Gates by `gate_init`, Lambda by `lambda_init`."""
+        config = self.config
+        fan_in = config.width // (config.heads if config.gate_init == "block" else 1)
+        self.a_gate.initialise(fan_in, random)
+        self.x_gate.initialise(fan_in, random)
+        low, high = RING
+        u = torch.rand(self.Lambda.shape, generator=random, dtype=torch.float64).to(
+            self.Lambda.device
+        )
+        if config.lambda_init == "code":
+            log_a = 0.5 * torch.log(low**2 + u * (high**2 - low**2))
+        else:
+            log_a = torch.log(low + u * (high - low)) / C
+        with torch.no_grad():
+            self.Lambda.copy_(torch.log(torch.expm1(-log_a)))  # softplus(Lambda) = -log a
+
+    def forward(
+        self, x: Float[Tensor, "B T R"], starts: Flags, h0: Float[Tensor, "B R"]
+    ) -> Float[Tensor, "B T R"]:
+        """All states after h0; at `starts` the past is forgotten."""
+        return rg_lru(x, self.a_gate(x), self.x_gate(x), self.Lambda, starts, h0)

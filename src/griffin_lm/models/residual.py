@@ -1,0 +1,35 @@
+"""The residual block: norm, mixer, add; norm, MLP, add (Griffin, section 2.1)."""
+
+import torch
+from torch import nn
+
+from ..layers.mlp import GatedMLP
+from ..layers.norm import RMSNorm
+from ..mixers import Mixer, MixerState, Span
+from ..shapes import Hidden
+from .config import ModelConfig
+
+
+class ResidualBlock(nn.Module):
+    """One layer of the stack."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.mixer_norm = RMSNorm(config.width, config.norm_eps)
+        self.mixer: Mixer = config.mixer(layer).build(config.width)
+        self.mlp_norm = RMSNorm(config.width, config.norm_eps)
+        self.mlp = GatedMLP(config.width, config.mlp_width)
+
+    def initialise(self, config: ModelConfig, random: torch.Generator) -> None:
+        """Random weights."""
+        self.mixer_norm.initialise()
+        self.mixer.initialise(config.layers, random)
+        self.mlp_norm.initialise()
+        fan_in = config.width * (2 if config.mlp_init == "doubled" else 1)
+        self.mlp.initialise(fan_in, config.layers, random)
+
+    def forward(self, x: Hidden, span: Span, state: MixerState) -> tuple[Hidden, MixerState]:
+        """x after the block, and the mixer's state."""
+        mixed, state = self.mixer(self.mixer_norm(x), span, state)
+        x = x + mixed
+        return x + self.mlp(self.mlp_norm(x)), state

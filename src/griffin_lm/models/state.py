@@ -1,0 +1,218 @@
+"""The state of a batch of rows: all that the model knows of what it has read.
+
+Its size is fixed, however long the text. It goes into a model call and another comes out; the one
+passed in is never changed, unless it was donated.
+"""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, StateError
+from ..mixers import MixerState
+from ..shapes import Counts, Flags
+from .origin import Origin
+
+if TYPE_CHECKING:
+    from .griffin import Griffin
+
+Rows = int | slice | Sequence[int] | Tensor
+
+
+class HasModel(Protocol):
+    """A language model: it has a model."""
+
+    @property
+    def model(self) -> "Griffin":
+        """The model."""
+        ...
+
+
+class State:
+    """What a model has read, per row.
+
+    layers    one NamedTuple of tensors per layer, batch first
+    read      (B,) int64: tokens that have gone through the model
+    position  (B,) int64: position of the next token in its document
+    due       (B,) bool: a document start was marked on padding and meets the next valid token
+    pending   (B,) int64 or None: a token that belongs to the text but has not gone through the model
+              yet (-1: none); the next call feeds it first
+    """
+
+    def __init__(
+        self,
+        layers: tuple[MixerState, ...],
+        read: Counts,
+        position: Counts,
+        due: Tensor,
+        origin: Origin,
+        pending: Counts | None = None,
+    ) -> None:
+        self._layers: tuple[MixerState, ...] | None = layers
+        self.read, self.position, self.due = read, position, due
+        self.pending, self.origin = pending, origin
+
+    def __repr__(self) -> str:
+        if self._layers is None:
+            return "State(donated)"
+        return f"State(tokens={self.tokens.tolist()}, {self.nbytes} bytes, {self.device})"
+
+    @property
+    def layers(self) -> tuple[MixerState, ...]:
+        """The layers' states. Raises StateError once this state was donated."""
+        if self._layers is None:
+            raise StateError(
+                "this state was donated to a model call, which reused its memory; go on with the "
+                "state that the call returned, or clone() before donating"
+            )
+        return self._layers
+
+    @property
+    def tokens(self) -> Counts:
+        """(B,) int64: tokens read, a pending one included."""
+        _ = self.layers
+        return self.read if self.pending is None else self.read + (self.pending >= 0)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows."""
+        return self.read.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors lie."""
+        return self.read.device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all tensors occupy: their capacity, the same from the first token on."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors())
+
+    def __len__(self) -> int:
+        return self.batch_size
+
+    def __getitem__(self, rows: Rows) -> Self:
+        """A copy of some rows, in that order, repeats allowed: an index, a slice, a list, a mask."""
+        index = self._index(rows)
+        return self._map(lambda tensor: tensor[index])
+
+    @classmethod
+    def concat(cls, states: Sequence[Self]) -> Self:
+        """The rows of several states of one model, one below the other."""
+        if not states:
+            raise InputError("State.concat needs at least one state")
+        first = states[0]
+        for other in states[1:]:
+            first._same_kind(other)
+        if any(state.pending is not None for state in states):
+            states = [state._with_pending_column() for state in states]
+        columns = zip(*(state._tensors() for state in states), strict=True)
+        joined = [torch.cat(column) for column in columns]
+        return states[0]._rebuild(joined)
+
+    def put(self, rows: Rows, other: "State") -> Self:
+        """Writes the rows of `other` over these rows, in place, and returns this state."""
+        self._same_kind(other)
+        index = self._index(rows)
+        if index.numel() != other.batch_size:
+            raise StateError(f"put: {index.numel()} rows named, {other.batch_size} given")
+        if other.pending is not None or self.pending is not None:
+            self.pending = self._with_pending_column().pending
+            other = other._with_pending_column()
+        with torch.no_grad():
+            for mine, theirs in zip(self._tensors(), other._tensors(), strict=True):
+                mine[index] = theirs.to(mine.device)
+        return self
+
+    def with_pending(self, tokens: Counts | Sequence[int]) -> Self:
+        """The same state with one token per row still to be fed (-1: none). Shares memory."""
+        column = torch.as_tensor(tokens, dtype=torch.int64).to(self.device)
+        if column.shape != self.read.shape:
+            raise InputError(
+                f"with_pending: {self.batch_size} tokens wanted, got {tuple(column.shape)}"
+            )
+        if self.pending is not None and bool((self.pending >= 0).any()):
+            raise StateError("with_pending: a token is pending already; feed it first")
+        copy = self._map(lambda tensor: tensor)
+        copy.pending = column
+        return copy
+
+    def clone(self) -> Self:
+        """A copy in memory of its own."""
+        return self._map(torch.clone)
+
+    def detach(self) -> Self:
+        """The same values, cut off from the graph of gradients. Shares memory."""
+        return self._map(torch.Tensor.detach)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The state on another device."""
+        return self._map(lambda tensor: tensor.to(device))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes one safetensors file; whatever happens, `path` is the old file or the whole new one."""
+        from .state_file import save_state
+
+        save_state(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], lm: "HasModel | Griffin") -> "State":
+        """Reads a state of this very model and vocabulary; refused with the reason otherwise."""
+        from .state_file import load_state
+
+        return load_state(path, getattr(lm, "model", lm))  # pyright: ignore[reportArgumentType]
+
+    def donate(self) -> None:
+        """Gives the memory away: every later use raises."""
+        self._layers = None
+
+    # ---- inside
+
+    def _tensors(self) -> list[Tensor]:
+        tensors = [tensor for layer in self.layers for tensor in layer]
+        tensors += [self.read, self.position, self.due]
+        return tensors if self.pending is None else [*tensors, self.pending]
+
+    def _rebuild(self, tensors: Sequence[Tensor]) -> Self:
+        left = iter(tensors)
+        layers = tuple(type(layer)(*(next(left) for _ in layer)) for layer in self.layers)
+        return type(self)(layers, next(left), next(left), next(left), self.origin, next(left, None))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return self._rebuild([change(tensor) for tensor in self._tensors()])
+
+    def _with_pending_column(self) -> Self:
+        copy = self._map(lambda tensor: tensor)
+        if copy.pending is None:
+            copy.pending = torch.full_like(self.read, -1)
+        return copy
+
+    def _index(self, rows: Rows) -> Tensor:
+        every = torch.arange(self.batch_size, device=self.device)
+        try:
+            if isinstance(rows, int):
+                rows = [rows]
+            if not isinstance(rows, slice | Tensor):
+                rows = torch.tensor(list(rows), dtype=torch.int64, device=self.device)
+            return every[rows]
+        except (IndexError, TypeError, RuntimeError) as error:
+            raise InputError(f"no such rows in a state of {self.batch_size}: {rows!r}") from error
+
+    def _same_kind(self, other: "State") -> None:
+        def kinds(state: State) -> list[Any]:
+            return [
+                (type(layer), [(t.shape[1:], t.dtype) for t in layer]) for layer in state.layers
+            ]
+
+        same = self.origin is other.origin or self.origin.model() == other.origin.model()
+        if not same or kinds(self) != kinds(other):
+            raise StateError("these states belong to different models or have different shapes")
+
+
+def empty_rows(batch: int, device: torch.device) -> tuple[Counts, Counts, Flags]:
+    """read, position and due of rows that have read nothing."""
+    none = torch.zeros(batch, dtype=torch.int64, device=device)
+    return none, none.clone(), torch.zeros(batch, dtype=torch.bool, device=device)

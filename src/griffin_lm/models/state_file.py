@@ -1,0 +1,143 @@
+"""A state as one safetensors file: written whole or not at all, read only for the model it is of."""
+
+import json
+import os
+import secrets
+import zlib
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..errors import StateError
+from ..shapes import JSON
+from .state import State
+
+if TYPE_CHECKING:
+    from .griffin import Griffin
+
+FORMAT = "griffin-lm state"
+VERSION = 1
+_ROWS = ("read", "position", "due")
+
+
+def save_state(state: State, path: str | PathLike[str]) -> None:
+    """Writes aside, syncs, renames: a full disk or a crash leaves the old file as it was."""
+    path = Path(path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _named(state)}
+    header: JSON = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": state.origin.model(),
+        "tokenizer": state.origin.tokenizer,
+        "tokens": state.tokens.tolist(),
+        "crc32": {name: zlib.crc32(_bytes(tensor)) for name, tensor in tensors.items()},
+    }
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        data = save(tensors, metadata={"griffin": json.dumps(header)})
+        with open(aside, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise StateError(
+            f"could not save the state to {path}: {error.strerror}; what stood there is untouched"
+        ) from error
+
+
+def load_state(path: str | PathLike[str], model: "Griffin") -> State:
+    """Reads the file onto the model's device, checking header, names, shapes, dtypes and checksums."""
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = _header(path, file.metadata(), model)
+            names = set(file.keys())
+            read = _tensor(file.get_tensor, path, names, "read", header)
+            if read.dim() != 1 or read.dtype != torch.int64:
+                raise StateError(f"{path}: tensor 'read' is not one int64 per row")
+            shape_of = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            rows = read.shape[0]
+            if any(not shape or shape[0] != rows for shape in shape_of.values()):
+                raise StateError(f"{path}: its tensors disagree about the number of rows")
+            template = model.empty_state(0)
+            if "pending" in names:
+                template = template.with_pending([])
+            wanted = dict(_named(template))
+            if extra := sorted(names - set(wanted)):
+                raise StateError(
+                    f"{path}: unknown tensor {extra[0]!r}; the file is of another model"
+                )
+            tensors: list[Tensor] = []
+            for name, like in wanted.items():
+                tensor = _tensor(file.get_tensor, path, names, name, header)
+                if tensor.shape[1:] != like.shape[1:] or tensor.dtype != like.dtype:
+                    raise StateError(
+                        f"{path}: tensor {name!r} is {tensor.dtype} {tuple(tensor.shape[1:])} a row; the "
+                        f"model as loaded wants {like.dtype} {tuple(like.shape[1:])} (load it with the "
+                        "dtype that it had when the state was saved)"
+                    )
+                tensors.append(tensor.to(like.device))
+    except FileNotFoundError as error:
+        raise StateError(f"no state at {path}") from error
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise StateError(f"{path} is not a whole state file ({error}); save it again") from error
+    return template._rebuild(tensors)  # pyright: ignore[reportPrivateUsage]
+
+
+def _named(state: State) -> list[tuple[str, Tensor]]:
+    named = [
+        (f"layers.{i}.{field}", tensor)
+        for i, layer in enumerate(state.layers)
+        for field, tensor in zip(layer._fields, layer, strict=True)
+    ]
+    named += [(name, getattr(state, name)) for name in _ROWS]
+    return named if state.pending is None else [*named, ("pending", state.pending)]
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    flat = tensor.reshape(-1)
+    if not flat.numel():
+        return memoryview(b"")
+    return memoryview(flat.view(torch.uint8).numpy())
+
+
+def _tensor(get: "object", path: Path, names: set[str], name: str, header: JSON) -> Tensor:
+    if name not in names:
+        raise StateError(f"{path}: tensor {name!r} is missing; the file is of another model")
+    tensor: Tensor = get(name)  # pyright: ignore[reportCallIssue]
+    if header["crc32"].get(name) != zlib.crc32(_bytes(tensor)):
+        raise StateError(f"{path}: tensor {name!r} is damaged (its checksum differs)")
+    return tensor
+
+
+def _header(path: Path, metadata: dict[str, str] | None, model: "Griffin") -> JSON:
+    try:
+        header = json.loads((metadata or {})["griffin"])
+        version, checks = header["version"], header["crc32"]
+        known = header["format"] == FORMAT and isinstance(checks, dict)
+    except (KeyError, TypeError, ValueError, RecursionError):
+        known, header, version = False, {}, None
+    if not known:
+        raise StateError(f"{path} is no state file of griffin-lm")
+    if version != VERSION:
+        raise StateError(
+            f"{path} has format version {version!r:.20}; this release reads {VERSION}: upgrade griffin-lm"
+        )
+    if header.get("model") != model.origin.model():
+        raise StateError(f"{path} was made by another model (fingerprints differ); load that one")
+    mine, theirs = model.origin.tokenizer, header.get("tokenizer")
+    if mine is not None and theirs is not None and mine != theirs:
+        raise StateError(f"{path} was made with another tokenizer (fingerprints differ)")
+    return header

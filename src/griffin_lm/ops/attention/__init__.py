@@ -1,0 +1,106 @@
+"""Sliding-window attention over a ring of earlier keys and values (Griffin, section 2.3).
+
+A row's n-th token (n counts from 0 over all the row ever read) lies in slot n mod N of its ring. A
+query sees a key if the key is of the same document, not later, and at most `window` tokens earlier:
+`window` + 1 keys with itself. Since documents are contiguous, both conditions are one: the key's
+number is at least the query's minus min(window, the query's position in its document).
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from ...shapes import Counts, Tokens
+
+_LARGEST_BLOCK = 512  # queries at once: bounds the mask to 512 x (window + 512) per row
+_SMALLEST_BLOCK = 128
+
+
+def newest_in_slots(read: Counts, slots: int) -> Int64[Tensor, "B N"]:
+    """The number of the token that each slot holds once `read` tokens were; negative where none."""
+    slot = torch.arange(slots, device=read.device)
+    newest = read[:, None] - 1
+    return newest - (newest - slot).remainder(slots)
+
+
+def windowed_attention(
+    q: Float[Tensor, "B T H D"],
+    k: Float[Tensor, "B T K D"],
+    v: Float[Tensor, "B T K D"],
+    ring_k: Float[Tensor, "B N K D"],
+    ring_v: Float[Tensor, "B N K D"],
+    read: Counts,
+    position: Tokens,
+    reach: Counts | None = None,
+) -> Float[Tensor, "B T H D"]:
+    """Attention of T new tokens, of which `read` came before in each row; N is the window.
+
+    position: of each token in its document. reach: per row, a shorter window for this call only.
+    Never holds more than a block of 512 queries against window + 512 keys.
+    """
+    length, window = q.shape[1], ring_k.shape[1]
+    seen = position.clamp(max=window)
+    if reach is not None:
+        seen = torch.minimum(seen, reach[:, None])
+    number = read[:, None] + torch.arange(length, device=q.device)
+    earliest = number - seen
+    in_ring = newest_in_slots(read, window)
+    block = max(_SMALLEST_BLOCK, min(window, _LARGEST_BLOCK))
+    outs: list[Tensor] = []
+    for begin in range(0, length, block):
+        end = min(begin + block, length)
+        first = max(0, begin - window)
+        keys, values, names = k[:, first:end], v[:, first:end], number[:, first:end]
+        if begin < window:
+            keys, values = torch.cat([ring_k, keys], 1), torch.cat([ring_v, values], 1)
+            names = torch.cat([in_ring, names], 1)
+        asking = slice(begin, end)
+        visible = (names[:, None] >= earliest[:, asking, None]) & (
+            names[:, None] <= number[:, asking, None]
+        )
+        # a slot that was never written has a negative number; `earliest` never is
+        outs.append(_attend(q[:, asking], keys, values, visible))
+    return torch.cat(outs, dim=1) if len(outs) > 1 else outs[0]
+
+
+def _attend(
+    q: Float[Tensor, "B T H D"],
+    k: Float[Tensor, "B S K D"],
+    v: Float[Tensor, "B S K D"],
+    visible: Bool[Tensor, "B T S"],
+) -> Float[Tensor, "B T H D"]:
+    """softmax(q k / sqrt(D)) v where `visible`; H is a multiple of K, a key head serves H / K."""
+    batch, keys, heads, width = k.shape
+    shared = q.shape[2] // heads
+    if shared > 1:  # for one key head (MQA) this is a view
+
+        def spread(tensor: Tensor) -> Tensor:
+            wide = tensor[:, :, :, None].expand(batch, keys, heads, shared, width)
+            return wide.reshape(batch, keys, heads * shared, width)
+
+        k, v = spread(k), spread(v)
+    out = scaled_dot_product_attention(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=visible[:, None]
+    )
+    return out.transpose(1, 2)
+
+
+def write_ring(
+    ring: Float[Tensor, "B N K D"],
+    new: Float[Tensor, "B T K D"],
+    read: Counts,
+    count: Counts,
+    in_place: bool = False,
+) -> Float[Tensor, "B N K D"]:
+    """The ring after each row read the first `count` of the T `new` entries, `read` before them."""
+    slots, length = ring.shape[1], new.shape[1]
+    inner = ring.shape[2:]
+    if in_place and length <= slots:
+        step = torch.arange(length, device=ring.device)
+        where = (read[:, None] + step).remainder(slots)[..., None, None].expand(-1, -1, *inner)
+        counts = (step < count[:, None])[..., None, None]
+        return ring.scatter_(1, where, torch.where(counts, new, ring.gather(1, where)))
+    source = newest_in_slots(read + count, slots) - read[:, None]
+    fresh = new.gather(1, source.clamp(min=0)[..., None, None].expand(-1, -1, *inner))
+    return torch.where((source >= 0)[..., None, None], fresh, ring)

@@ -1,0 +1,21 @@
+"""h_t = a_t * h_{t-1} + x_t, elementwise: the recurrence under RG-LRU, LRU and S6."""
+
+import torch
+from jaxtyping import Inexact
+from torch import Tensor
+
+from . import reference
+from .gradient import LinearScan
+
+
+def linear_scan(
+    x: Inexact[Tensor, "B T R"], a: Inexact[Tensor, "B T R"], h0: Inexact[Tensor, "B R"]
+) -> Inexact[Tensor, "B T R"]:
+    """All h of h_t = a_t * h_{t-1} + x_t, differentiable in x, a and h0.
+
+    x, a: (B, T, R), h0: (B, R), one dtype for all: float32, float64, complex64 or complex128. Where
+    a_t = 0 the past is dropped by selection, so that not even inf or NaN passes.
+    """
+    if x.shape[1] == 0:
+        return torch.empty_like(x)
+    return LinearScan.apply(x, a, h0, reference.scan)  # pyright: ignore[reportReturnType]
