@@ -4,7 +4,7 @@
     T  tokens along time          R  width of the recurrence          M  width of an MLP branch
     H  heads (query heads, gates) K  key/value heads                  D  width of a head
     S  keys that a query may see  L  layers                           N  slots of a ring (the window)
-    C  taps of the conv           I  inputs of a gate block           O  outputs of a gate block
+    C  taps of the conv, P = C-1  I  inputs of a gate block           O  outputs of a gate block
 
 Annotations are jaxtyping's: `Float[Tensor, "B T W"]`. They are checked while the tests run and
 cost nothing otherwise.

@@ -19,7 +19,7 @@ class RMSNorm(nn.Module):
         """scale = 0, that is a factor of 1."""
         nn.init.zeros_(self.scale)
 
-    def forward(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
+    def forward(self, x: Float[Tensor, "*B W"]) -> Float[Tensor, "*B W"]:
         """Normalises the last axis."""
         wide = x.to(accumulation(x.dtype))
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)

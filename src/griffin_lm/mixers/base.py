@@ -6,7 +6,7 @@ and comes out; nothing is kept on the module. Within a call each row's valid tok
 """
 
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class MixerConfig:
         }
 
     @classmethod
-    def from_dict(cls, settings: JSON) -> Self:
+    def from_dict(cls, settings: JSON) -> "MixerConfig":
         """The inverse of to_dict; a field that is unknown, missing or of a wrong type is named."""
         known = {field.name: field for field in fields(cls)}
         given = {name: value for name, value in settings.items() if name != "kind"}

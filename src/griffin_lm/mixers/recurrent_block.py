@@ -17,7 +17,7 @@ class RecurrentState(NamedTuple):
     """h (B, R) in fp32, since small updates must not round away; conv (B, C-1, R): the last inputs."""
 
     h: Float[Tensor, "B R"]
-    conv: Float[Tensor, "B C-1 R"]
+    conv: Float[Tensor, "B P R"]
 
 
 class Cell(Protocol):

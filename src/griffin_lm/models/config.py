@@ -1,7 +1,7 @@
 """The configuration of a model: frozen, complete, to and from a plain dict."""
 
 from dataclasses import MISSING, dataclass, fields
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from ..errors import ConfigError
 from ..mixers import MIXERS, MixerConfig
@@ -61,7 +61,7 @@ class ModelConfig:
         }
 
     @classmethod
-    def from_dict(cls, settings: JSON) -> Self:
+    def from_dict(cls, settings: JSON) -> "ModelConfig":
         """The inverse of to_dict; whatever is unknown, missing or mistyped is refused by name."""
         known = {field.name: field for field in fields(cls)}
         pattern = settings.get("pattern")

@@ -6,14 +6,15 @@ passed in is never changed, unless it was donated.
 
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from ..errors import InputError, StateError
 from ..mixers import MixerState
-from ..shapes import Counts, Flags
+from ..shapes import Counts
 from .origin import Origin
 
 if TYPE_CHECKING:
@@ -94,13 +95,13 @@ class State:
     def __len__(self) -> int:
         return self.batch_size
 
-    def __getitem__(self, rows: Rows) -> Self:
+    def __getitem__(self, rows: Rows) -> "State":
         """A copy of some rows, in that order, repeats allowed: an index, a slice, a list, a mask."""
         index = self._index(rows)
         return self._map(lambda tensor: tensor[index])
 
     @classmethod
-    def concat(cls, states: Sequence[Self]) -> Self:
+    def concat(cls, states: Sequence["State"]) -> "State":
         """The rows of several states of one model, one below the other."""
         if not states:
             raise InputError("State.concat needs at least one state")
@@ -113,7 +114,7 @@ class State:
         joined = [torch.cat(column) for column in columns]
         return states[0]._rebuild(joined)
 
-    def put(self, rows: Rows, other: "State") -> Self:
+    def put(self, rows: Rows, other: "State") -> "State":
         """Writes the rows of `other` over these rows, in place, and returns this state."""
         self._same_kind(other)
         index = self._index(rows)
@@ -127,7 +128,7 @@ class State:
                 mine[index] = theirs.to(mine.device)
         return self
 
-    def with_pending(self, tokens: Counts | Sequence[int]) -> Self:
+    def with_pending(self, tokens: Counts | Sequence[int]) -> "State":
         """The same state with one token per row still to be fed (-1: none). Shares memory."""
         column = torch.as_tensor(tokens, dtype=torch.int64).to(self.device)
         if column.shape != self.read.shape:
@@ -140,15 +141,15 @@ class State:
         copy.pending = column
         return copy
 
-    def clone(self) -> Self:
+    def clone(self) -> "State":
         """A copy in memory of its own."""
         return self._map(torch.clone)
 
-    def detach(self) -> Self:
+    def detach(self) -> "State":
         """The same values, cut off from the graph of gradients. Shares memory."""
         return self._map(torch.Tensor.detach)
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "State":
         """The state on another device."""
         return self._map(lambda tensor: tensor.to(device))
 
@@ -176,15 +177,15 @@ class State:
         tensors += [self.read, self.position, self.due]
         return tensors if self.pending is None else [*tensors, self.pending]
 
-    def _rebuild(self, tensors: Sequence[Tensor]) -> Self:
+    def _rebuild(self, tensors: Sequence[Tensor]) -> "State":
         left = iter(tensors)
         layers = tuple(type(layer)(*(next(left) for _ in layer)) for layer in self.layers)
         return type(self)(layers, next(left), next(left), next(left), self.origin, next(left, None))
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "State":
         return self._rebuild([change(tensor) for tensor in self._tensors()])
 
-    def _with_pending_column(self) -> Self:
+    def _with_pending_column(self) -> "State":
         copy = self._map(lambda tensor: tensor)
         if copy.pending is None:
             copy.pending = torch.full_like(self.read, -1)
@@ -212,7 +213,7 @@ class State:
             raise StateError("these states belong to different models or have different shapes")
 
 
-def empty_rows(batch: int, device: torch.device) -> tuple[Counts, Counts, Flags]:
+def empty_rows(batch: int, device: torch.device) -> tuple[Counts, Counts, Bool[Tensor, " B"]]:
     """read, position and due of rows that have read nothing."""
     none = torch.zeros(batch, dtype=torch.int64, device=device)
     return none, none.clone(), torch.zeros(batch, dtype=torch.bool, device=device)

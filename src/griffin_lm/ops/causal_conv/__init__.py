@@ -9,7 +9,7 @@ from ...shapes import Counts, Tokens
 
 def causal_conv(
     x: Float[Tensor, "B T R"],
-    past: Float[Tensor, "B C-1 R"],
+    past: Float[Tensor, "B P R"],
     w: Float[Tensor, "C R"],
     b: Float[Tensor, " R"],
     position: Tokens,
@@ -30,8 +30,8 @@ def causal_conv(
 
 
 def last_inputs(
-    x: Float[Tensor, "B T R"], past: Float[Tensor, "B C-1 R"], count: Counts
-) -> Float[Tensor, "B C-1 R"]:
+    x: Float[Tensor, "B T R"], past: Float[Tensor, "B P R"], count: Counts
+) -> Float[Tensor, "B P R"]:
     """The C - 1 inputs before the next token, where each row has read `count` of x's T tokens."""
     inputs = torch.cat([past, x], dim=1)
     kept = count[:, None] + torch.arange(past.shape[1], device=x.device)

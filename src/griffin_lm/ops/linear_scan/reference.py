@@ -38,7 +38,8 @@ def scan(
     for t in range(1, steps):
         grown = torch.addcmul(xs[:, :, t], decays[:, :, t], local[:, :, t - 1])
         local[:, :, t] = torch.where(cuts[:, :, t], xs[:, :, t], grown)
-        torch.mul(decays[:, :, t], reach[:, :, t - 1], out=reach[:, :, t])
+        left = decays[:, :, t] * reach[:, :, t - 1]
+        reach[:, :, t] = left.masked_fill_(cuts[:, :, t], 0)  # 0 * NaN would be NaN
     carry, carries = h0, []
     for chunk in range(chunks):
         carries.append(carry)
