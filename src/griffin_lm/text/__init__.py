@@ -1,0 +1,27 @@
+"""Tokenizers and turn templates. Knows no model; stands beside `checkpoints`."""
+
+from griffin_lm.text.chat import (
+    FLEDGLING,
+    GEMMA,
+    PLAIN,
+    Turn,
+    TurnTemplate,
+    encode_turns,
+    template_of,
+)
+from griffin_lm.text.stream import StreamDecoder
+from griffin_lm.text.tokenizer import Tokenizer, check_vocabulary, load_tokenizer
+
+__all__ = [
+    "FLEDGLING",
+    "GEMMA",
+    "PLAIN",
+    "StreamDecoder",
+    "Tokenizer",
+    "Turn",
+    "TurnTemplate",
+    "check_vocabulary",
+    "encode_turns",
+    "load_tokenizer",
+    "template_of",
+]

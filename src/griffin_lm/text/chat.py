@@ -1,0 +1,177 @@
+"""Turn templates: how a conversation is written for a model.
+
+Markers (`<start_of_turn>`, `<user>`, ...) are single ids. `encode_turns` makes them only where the
+template stands, so that nothing inside a user's text can open or close a turn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from griffin_lm.errors import InputError
+
+MARKERS = (
+    # Gemma, RecurrentGemma
+    "<start_of_turn>",
+    "<end_of_turn>",
+    # fledgling
+    "<user>",
+    "<model>",
+    "<end>",
+    "<note>",
+    "</note>",
+    # Llama 3
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    # ChatML
+    "<|im_start|>",
+    "<|im_end|>",
+)
+"""Pieces that are markers where a vocabulary has them as symbols of their own, not as learned text:
+plain text never produces them, and they give no text."""
+
+END_MARKERS = ("<end_of_turn>", "<end>", "<|eot_id|>", "<|eom_id|>", "<|im_end|>")
+"""Markers that end the model's turn; generation stops at them as at EOS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One turn of a conversation: who speaks, and the text."""
+
+    role: Literal["user", "model"]
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnTemplate:
+    """The strings around the turns; markers among them become single ids.
+
+    `stop` holds strings that end the model's turn where the vocabulary has no marker for it.
+    """
+
+    name: str
+    user_open: str
+    user_close: str
+    model_open: str
+    model_close: str
+    stop: tuple[str, ...] = ()
+
+    def wrap(self, turn: Turn) -> tuple[str, str, str]:
+        """Returns (opening, text, closing) of one turn; InputError for an unknown role."""
+        if turn.role == "user":
+            return self.user_open, turn.text, self.user_close
+        if turn.role == "model":
+            return self.model_open, turn.text, self.model_close
+        raise InputError(
+            f"a turn has the role {turn.role!r}; the {self.name} template knows 'user' and 'model' "
+            "(put a system text at the head of the first user turn)"
+        )
+
+    def render(self, turns: Sequence[Turn], open_model: bool = True) -> str:
+        """Returns the conversation as one string, to look at or to compare.
+
+        Do not encode this string where a turn's text is a stranger's: use `encode_turns`.
+        """
+        text = "".join(part for turn in turns for part in self.wrap(turn))
+        return text + self.model_open if open_model else text
+
+
+GEMMA = TurnTemplate(
+    name="gemma",
+    user_open="<start_of_turn>user\n",
+    user_close="<end_of_turn>\n",
+    model_open="<start_of_turn>model\n",
+    model_close="<end_of_turn>\n",
+)
+"""Gemma and RecurrentGemma, instruction-tuned (their chat template, without a system role)."""
+
+FLEDGLING = TurnTemplate(
+    name="fledgling", user_open="<user>", user_close="", model_open="<model>", model_close="<end>"
+)
+"""The bundled model."""
+
+PLAIN = TurnTemplate(
+    name="plain",
+    user_open="User: ",
+    user_close="\n\n",
+    model_open="Assistant:",
+    model_close="\n\n",
+    stop=("\nUser:",),
+)
+"""For base models: ordinary words, no markers. The model's text begins with its own space."""
+
+
+class Encoder(Protocol):
+    """What this file needs of a tokenizer."""
+
+    def encode(
+        self, text: str, bos: bool = True, *, markers: bool = False, continues: bool = False
+    ) -> list[int]: ...
+
+    def special_id(self, piece: str) -> int | None: ...
+
+    def split_markers(self, text: str) -> list[str | int]: ...
+
+
+def template_of(tokenizer: Encoder) -> TurnTemplate | None:
+    """Returns the template whose markers the vocabulary has, or None.
+
+    A base Gemma has the markers too: whether the model learned them, only its name tells.
+    """
+    if tokenizer.special_id("<start_of_turn>") is not None:
+        return GEMMA if tokenizer.special_id("<end_of_turn>") is not None else None
+    marks = ("<user>", "<model>", "<end>")
+    return FLEDGLING if all(tokenizer.special_id(mark) is not None for mark in marks) else None
+
+
+def encode_turns(
+    tokenizer: Encoder,
+    template: TurnTemplate,
+    turns: Sequence[Turn],
+    *,
+    bos: bool = True,
+    open_model: bool = True,
+    continues: bool = False,
+) -> list[int]:
+    """Returns the ids of a conversation, ready for the model's turn where `open_model`.
+
+    Markers come from the template alone. Text between two markers is encoded in one go, as it would
+    be in the whole string, so the ids equal those of the rendered conversation unless a text holds
+    a marker's name.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        template: how turns are written.
+        turns: the conversation, oldest first.
+        bos: begin with BOS where the vocabulary has one.
+        open_model: end with the opening of a model turn.
+        continues: the ids follow earlier ones (no dummy prefix).
+
+    """
+    parts: list[str | int] = []
+    for turn in turns:
+        before, text, after = template.wrap(turn)
+        parts += [*tokenizer.split_markers(before), text, *tokenizer.split_markers(after)]
+    if open_model:
+        parts += tokenizer.split_markers(template.model_open)
+    return encode_parts(tokenizer, parts, bos=bos, continues=continues)
+
+
+def encode_parts(
+    tokenizer: Encoder, parts: Sequence[str | int], *, bos: bool, continues: bool
+) -> list[int]:
+    """Returns the ids of texts and marker ids in a row; neighbouring texts are encoded as one."""
+    ids = tokenizer.encode("", bos)
+    pending = ""
+    for part in (*parts, None):
+        if isinstance(part, str):
+            pending += part
+            continue
+        if pending:
+            ids += tokenizer.encode(pending, bos=False, continues=continues)
+        if part is not None:
+            ids.append(part)
+        continues, pending = True, ""
+    return ids
