@@ -1,0 +1,20 @@
+"""Inference: a prompt goes in, text and the state after it come out."""
+
+from .generate import GenerateOptions, Generation, Output
+from .language_model import LanguageModel, Stream, save
+from .loading import load
+from .reading import read_rows, read_tokens
+from .sampling import SamplingOptions
+
+__all__ = [
+    "GenerateOptions",
+    "Generation",
+    "LanguageModel",
+    "Output",
+    "SamplingOptions",
+    "Stream",
+    "load",
+    "read_rows",
+    "read_tokens",
+    "save",
+]

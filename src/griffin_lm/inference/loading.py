@@ -1,0 +1,147 @@
+"""`load`: from a name or a path to a language model."""
+
+from collections.abc import Callable
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoints import load_model
+from ..errors import BackendUnavailable, CheckpointNotFound, ConfigError, InputError
+from ..models import PRESETS, ModelConfig
+from ..text import Tokenizer, load_tokenizer
+from .language_model import LanguageModel
+
+BUNDLED = {"fledgling": Path(__file__).parent.parent / "fledgling"}
+# published checkpoints: every alias is a repository of that name under google/
+ALIASES = tuple(f"recurrentgemma-{size}{kind}" for size in ("2b", "9b") for kind in ("", "-it"))
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(
+    source: str | PathLike[str],
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    quantize: str | None = None,
+    kernels: str = "auto",
+    config: ModelConfig | str | dict[str, Any] | None = None,
+    tokenizer: Tokenizer | str | PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> LanguageModel:
+    """Loads a language model.
+
+    source     "fledgling" (bundled), or an existing path in a supported format, which is detected
+    device     "auto": cuda, mps or cpu, the first there is
+    dtype      "auto": bfloat16 where the device computes in it, else float32
+    quantize   None; quantised weights come with a later version
+    kernels    "auto" or "reference"; a kernel named explicitly never falls back
+    config     for a format that carries none: a preset's name, a ModelConfig, or a dict
+    tokenizer  another file or folder than the checkpoint's own
+    progress   called with (bytes loaded, bytes in all)
+
+    Raises a `GriffinError` that says what was wrong and what to do next.
+    """
+    refuse_unbuilt(quantize, kernels)
+    path = find(source)
+    where = pick_device(device)
+    kind = pick_dtype(dtype, where)
+    if not isinstance(tokenizer, Tokenizer):
+        home = path if path.is_dir() else path.parent
+        tokenizer = load_tokenizer(Path(tokenizer) if tokenizer is not None else home)
+    # the vocabulary first: a wrong one should not cost the time that weights take
+    model = load_model(path, where, kind, config=config, progress=progress)
+    return LanguageModel(model, tokenizer)
+
+
+def find(source: str | PathLike[str]) -> Path:
+    """Where the checkpoint lies: "fledgling", or an existing path.
+
+    Raises `CheckpointNotFound` with the way on; nothing is ever fetched from a network.
+    """
+    name = fspath(source)
+    if name in BUNDLED:
+        path = BUNDLED[name]
+        if not (path / "config.json").exists():
+            raise CheckpointNotFound(
+                f"the bundled model {name!r} is missing from {path}; install griffin-lm again"
+            )
+        return path
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if name in ALIASES:
+        raise CheckpointNotFound(
+            f"{name!r} is the hub model google/{name}, and this version does not download; get "
+            f"its folder (`hf download google/{name} --local-dir {name}`) and pass the folder's path"
+        )
+    if name in PRESETS:
+        raise CheckpointNotFound(
+            f"{name!r} is a configuration without weights: griffin.build({name!r}) makes random ones"
+        )
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        raise CheckpointNotFound(
+            f"there is no path {name!r} here; if it is a model on the hub: this version does not "
+            f"download, so get its folder (`hf download {name} --local-dir DIR`) and pass DIR"
+        )
+    raise CheckpointNotFound(
+        f"there is nothing at {name!r}; give a checkpoint's folder or file, or the bundled model: "
+        + ", ".join(BUNDLED)
+    )
+
+
+def refuse_unbuilt(quantize: str | None, kernels: str) -> None:
+    """Raises where something is asked for that this version does not have."""
+    if quantize is not None:
+        raise ConfigError(
+            f"quantize={quantize!r}: quantised weights come with a later version; leave it out, "
+            "or use dtype='bfloat16' for half the memory of float32"
+        )
+    if kernels in ("native", "triton"):
+        raise BackendUnavailable(
+            f"kernels={kernels!r}: this version has only the reference kernels; say 'auto' or "
+            "'reference' (`griffin doctor` lists what can serve here)"
+        )
+    if kernels not in ("auto", "reference"):
+        raise ConfigError(f"kernels={kernels!r}: say 'auto', 'reference', 'native' or 'triton'")
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """The device to compute on. Raises `InputError` for one that isn't there."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device {str(device)!r} can't be used here ({reason}); `griffin doctor` lists those "
+            "that can"
+        ) from error
+    return found
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware rather than by conversion."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "mps":
+        return torch.backends.mps.is_macos_or_newer(14, 0)
+    if device.type == "cpu":
+        has: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16"))
+    return False
+
+
+def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype of the weights. Raises `InputError` for one that a model can't compute in."""
+    if dtype == "auto":
+        return torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
+    if isinstance(dtype, str):
+        dtype = DTYPES.get(dtype.removeprefix("torch."), dtype)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise InputError(f"dtype {dtype!r} is none of: auto, {', '.join(DTYPES)}")
+    return dtype
