@@ -1,0 +1,88 @@
+"""Our own format: config.json, model.safetensors under the model's own names, tokenizer, card.
+
+Every tensor has a CRC-32 in the safetensors metadata, over its name, dtype, shape and bytes, and
+the config has one too, so a flipped bit anywhere is found. (Files of other programs carry none.)
+"""
+
+import json
+import zlib
+from pathlib import Path
+
+import torch
+
+from ..errors import CheckpointCorrupt, CheckpointError, ConfigError
+from ..models import ModelConfig
+from ..shapes import JSON
+from .files import CONFIG, parse_json
+from .format import Format, Vocabulary
+from .names import Rename
+from .tensors import TensorFile
+
+FORMAT = "griffin-lm"
+VERSION = 1
+METADATA = "griffin"  # the key of ours in the safetensors metadata
+NAMES = (Rename("{any}", "{any}"),)
+
+
+def matches(config: JSON) -> bool:
+    """Whether config.json says that it is ours."""
+    return config.get("format") == FORMAT
+
+
+def read_config(config: JSON, path: Path) -> ModelConfig:
+    """The ModelConfig in config.json. Raises CheckpointError for a later version of the format."""
+    version, model = config.get("version"), config.get("model")
+    if type(version) is not int or not isinstance(model, dict):
+        raise CheckpointCorrupt(f"{path} must have an integer version and a model; save it again")
+    if version > VERSION or version < 1:
+        raise CheckpointError(
+            f"{path} has the format version {version}; this release reads {VERSION}: upgrade "
+            "griffin-lm"
+        )
+    try:
+        return ModelConfig.from_dict(model)
+    except ConfigError as error:
+        raise CheckpointCorrupt(
+            f"{path} describes no model that can be built: {error}; correct it or save it again"
+        ) from error
+
+
+def describe(
+    config: ModelConfig, dtype: torch.dtype, vocabulary: Vocabulary | None
+) -> dict[str, JSON]:
+    """config.json."""
+    plain = {"format": FORMAT, "version": VERSION, "model": config.to_dict()}
+    return {CONFIG: plain | {"dtype": str(dtype).removeprefix("torch.")}}
+
+
+def metadata(config: ModelConfig, sums: dict[str, str]) -> dict[str, str]:
+    """What stands in a file's safetensors metadata, given the checksums of its tensors."""
+    ours = {"version": VERSION, "config": _config_sum(config), "crc32": sums}
+    return {"format": "pt", METADATA: json.dumps(ours)}
+
+
+def check_file(file: TensorFile, config: ModelConfig | None) -> dict[str, str]:
+    """The checksums in a file's metadata, once they are complete and agree with config.json.
+
+    config: what config.json says; None where it is overruled and so need not agree.
+    """
+    text = file.metadata.get(METADATA, "null").encode(errors="replace")
+    ours = parse_json(text, file.path, "its list of checksums")
+    sums = ours.get("crc32")
+    if not isinstance(sums, dict) or set(sums) != set(file.entries):
+        raise CheckpointCorrupt(
+            f"{file.path}: its list of checksums is not that of its tensors; save it again"
+        )
+    if config is not None and ours.get("config") != _config_sum(config):
+        raise CheckpointCorrupt(
+            f"{file.path.parent / CONFIG} is not the one that was saved with {file.path.name}; "
+            "restore it, or name the settings to overrule with `config`"
+        )
+    return sums
+
+
+def _config_sum(config: ModelConfig) -> str:
+    return f"{zlib.crc32(json.dumps(config.to_dict(), sort_keys=True).encode()):08x}"
+
+
+NATIVE = Format("griffin", NAMES, matches, read_config, describe, checked=True)
