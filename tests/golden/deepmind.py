@@ -16,10 +16,11 @@ few batches, in float32 on the CPU:
     CASE/prompt              how many of the T tokens were read in one call; then one at a time
     CASE/logits              (B, T, vocab) float32; rubbish where segment_pos is -1
 
-Why the PyTorch model: on left-padded prompts of at most three tokens DeepMind's JAX model keeps the
-raw last three inputs as state of its convolution, so the padding leaks into the first decoding
-steps (1e-2 on a model of this size); a document shorter than that leaks its predecessor the same
-way. Their PyTorch model zeroes those inputs and is right. So that no such slip becomes golden,
+Why the PyTorch model: DeepMind's JAX model keeps the raw last three inputs as the state of its
+convolution. Where fewer than three tokens were prefilled (with their sampler, which steps the last
+token of a prompt, prompts of at most three) left padding leaks into the first decoding steps: up to
+0.8 on these models. After a packed row whose last document is that short, its predecessor leaks the
+same way. Their PyTorch model zeroes those inputs and is right. So that no such slip becomes golden,
 every case is made three times before it is written, in steps, in one call, and each document alone
 without padding, and the three must agree up to rounding (AGREEMENT). Where cases differ in kind
 (IN_JAX), prompts are compared with their JAX model too.
