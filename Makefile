@@ -53,7 +53,7 @@ format: $(DEV)
 	$(BIN)/ruff check --fix .
 
 docs: $(DOCS)
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # No installation here: it runs with the Python at hand, on whatever machine has the GPU.
 gpu-check:

@@ -38,7 +38,7 @@ def text(rows: int, length: int, seed: int = 0) -> torch.Tensor:
 
 def apart(one: torch.Tensor, other: torch.Tensor) -> float:
     """The largest difference; inf where something is not finite."""
-    error = (one.cpu().double() - other.cpu().double()).abs().max()
+    error = (one.detach().cpu().double() - other.detach().cpu().double()).abs().max()
     return float(error) if bool(error.isfinite()) else float("inf")
 
 
