@@ -1,5 +1,7 @@
 """The model call: chunks, gaps, starts, packed documents, batches, donated states."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -105,7 +107,7 @@ def test_packed_documents_equal_separate_ones(model):
     cuts = [0, 1, 3, 20, 45]
     starts[0, cuts[1:-1]] = True
     packed, _ = model(tokens, starts=starts)
-    for begin, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for begin, end in pairwise(cuts):
         alone, _ = model(tokens[:, begin:end])
         torch.testing.assert_close(packed[:, begin:end], alone, **TOLERANCE)
 

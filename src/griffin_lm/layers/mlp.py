@@ -18,7 +18,7 @@ class GatedMLP(nn.Module):
         self.down = nn.Linear(mlp_width, width)
 
     def initialise(self, fan_in: int, depth: int, random: torch.Generator) -> None:
-        """gate, up: variance 1 / fan_in; down: 2 / (depth * mlp_width), so the residual sum stays level."""
+        """gate, up: variance 1 / fan_in; down: 2 / (depth * mlp_width), so the sum stays level."""
         options: JSON = {"generator": random}
         for linear in (self.gate, self.up):
             nn.init.normal_(linear.weight, std=fan_in**-0.5, **options)

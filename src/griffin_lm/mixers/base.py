@@ -1,7 +1,7 @@
 """What every mixer obeys: the facts of a call, the state contract, the config's base class.
 
-A mixer moves information along time. Its state is a NamedTuple of tensors, batch first, that goes in
-and comes out; nothing is kept on the module. Within a call each row's valid tokens come first
+A mixer moves information along time. Its state is a NamedTuple of tensors, batch first, that goes
+in and comes out; nothing is kept on the module. Within a call each row's valid tokens come first
 (`models/ordering.py` sees to that), so a mixer meets padding at the right end only.
 """
 
@@ -22,7 +22,7 @@ class Span(NamedTuple):
 
     starts    first token of a document
     position  of each token in its document, from 0
-    count     valid tokens of each row in this call; they come first
+    counts    valid tokens of each row in this call; they come first
     read      tokens that the row had read before this call
     reach     a shorter attention window for this call, per row, or None
     donate    the incoming state's memory may be reused
@@ -30,7 +30,7 @@ class Span(NamedTuple):
 
     starts: Flags
     position: Tokens
-    count: Counts
+    counts: Counts
     read: Counts
     reach: Counts | None = None
     donate: bool = False
@@ -48,7 +48,7 @@ class Mixer(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no empty_state")
 
     def forward(self, x: Hidden, span: Span, state: MixerState) -> tuple[Hidden, MixerState]:
-        """Mixed x, and the state after each row's `span.count` tokens. x at padding is ignored."""
+        """Mixed x, and the state after each row's `span.counts` tokens. x at padding is ignored."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
 
@@ -99,7 +99,8 @@ def check_fields(owner: str, given: JSON, known: JSON, required: set[str]) -> No
             continue
         if isinstance(wanted, type) and type(value) is not wanted:
             raise ConfigError(
-                f"{owner}.{name} must be {wanted.__name__}, not {type(value).__name__} {value!r:.40}"
+                f"{owner}.{name} must be {wanted.__name__}, "
+                f"not {type(value).__name__} {value!r:.40}"
             )
 
 

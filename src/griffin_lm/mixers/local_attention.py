@@ -106,7 +106,7 @@ class LocalAttentionMixer(Mixer):
         mixed = windowed_attention(q, k, v, ring_k, ring_v, span.read, span.position, span.reach)
         after = AttentionState(
             *(
-                write_ring(ring, new.to(ring.dtype), span.read, span.count, span.donate)
+                write_ring(ring, new.to(ring.dtype), span.read, span.counts, span.donate)
                 for ring, new in ((state.k, k), (state.v, v))
             )
         )

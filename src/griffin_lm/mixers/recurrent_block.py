@@ -1,4 +1,4 @@
-"""The recurrent block around a cell (Griffin, section 2.3 and figure 2): gelu(y) * cell(conv(x))."""
+"""The recurrent block around a cell (Griffin, section 2.3, figure 2): gelu(y) * cell(conv(x))."""
 
 from typing import NamedTuple, Protocol
 
@@ -14,7 +14,7 @@ from .base import Mixer, Span, last_valid
 
 
 class RecurrentState(NamedTuple):
-    """h (B, R) in fp32, since small updates must not round away; conv (B, C-1, R): the last inputs."""
+    """h (B, R) in fp32: small updates must not round away; conv (B, C-1, R): the last inputs."""
 
     h: Float[Tensor, "B R"]
     conv: Float[Tensor, "B P R"]
@@ -33,7 +33,7 @@ class Cell(Protocol):
 
 
 class CausalConv(nn.Module):
-    """The weights of the depthwise conv: w (C, R), whose last row meets the current token, and b."""
+    """The weights of the depthwise conv: w (C, R), whose last row meets the newest token, b."""
 
     def __init__(self, taps: int, width: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class RecurrentBlock(Mixer):
         hs: Tensor = self.cell(mixed, span.starts, state.h)
         out = self.linear_out(hs.to(u.dtype) * gelu(self.linear_y(x), approximate="tanh"))
         after = RecurrentState(
-            h=last_valid(hs, span.count, state.h),
-            conv=last_inputs(u, past, span.count).to(state.conv.dtype),
+            h=last_valid(hs, span.counts, state.h),
+            conv=last_inputs(u, past, span.counts).to(state.conv.dtype),
         )
         return out, after

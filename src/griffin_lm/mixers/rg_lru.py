@@ -32,7 +32,8 @@ class RGLRU(MixerConfig):
     width: channels of the recurrence; heads: blocks of the gates; conv_width: taps of the conv.
     lambda_init: "code" draws a^2 evenly in the ring [0.9^2, 0.999^2] as the published code does;
     "paper" draws a^c in [0.9, 0.999] as the paper says, which remembers 8 times longer.
-    gate_init: variance 1 / fan-in of a "block" (paper, DeepMind's torch) or the "full" width (its JAX).
+    gate_init: variance 1 / fan-in of a "block" (paper, DeepMind's torch) or of the "full" width
+    (its JAX).
     """
 
     kind: ClassVar[str] = "rg_lru"

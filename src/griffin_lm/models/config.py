@@ -75,7 +75,7 @@ class ModelConfig:
                     f"config.pattern: unknown mixer {row!r:.60}; known: {list(MIXERS)}"
                 )
             mixers.append(MIXERS[kind].from_dict(row))
-        given = settings | {"pattern": tuple(mixers)}
+        given: JSON = {**settings, "pattern": tuple(mixers)}
         required = {name for name, field in known.items() if field.default is MISSING}
         check_fields("config", given, known, required)
         return cls(**given)

@@ -1,4 +1,4 @@
-"""The whole model: embedding, residual blocks, norm, head. One path for training, prompt and token."""
+"""The whole model: embedding, residual blocks, norm, head. One path for prompt, chunk and token."""
 
 from typing import Literal
 
@@ -87,12 +87,12 @@ class Griffin(nn.Module):
         tokens: int64 ids. starts: (B, T) bool, the first token of a document: all before it is
         forgotten; a row's very first token always is one. valid: (B, T) bool, gaps allowed: the
         result is that of the valid tokens alone. state: of an earlier call (None: nothing read).
-        logits: "all" (B, T, V); "last" (B, V), each row's last valid token; None. donate: the memory
-        of `state` may be reused, and `state` raises from then on. window: (B,) int64, an attention
-        window shorter than the config's for this call, per row (for training).
+        logits: "all" (B, T, V); "last" (B, V), each row's last valid token; None. donate: the
+        memory of `state` may be reused, and `state` raises from then on. window: (B,) int64, a
+        shorter attention window for this call, per row (for training).
 
         Logits have the weights' dtype. At invalid tokens they are finite and mean nothing.
-        Raises InputError for wrong shapes, dtypes or ids, StateError for a foreign or donated state.
+        Raises InputError for wrong shapes, dtypes or ids; StateError for a foreign or used state.
         """
         if logits not in ("all", "last", None):
             raise InputError(f'logits must be "all", "last" or None, not {logits!r}')
@@ -140,7 +140,7 @@ class Griffin(nn.Module):
         if logits == "last" and tokens.shape[1] == 0:
             raise InputError('logits="last" of no tokens: give at least one, or logits=None')
         ordered = order(tokens, starts, valid, state.position, state.due)
-        span = Span(ordered.starts, ordered.position, ordered.count, state.read, window, donate)
+        span = Span(ordered.starts, ordered.position, ordered.counts, state.read, window, donate)
         x = self.embed(ordered.tokens)
         layers = list(state.layers)
         if tokens.shape[1]:
@@ -150,14 +150,14 @@ class Griffin(nn.Module):
             state.donate()
         after = State(
             tuple(layers),
-            state.read + ordered.count,
+            state.read + ordered.counts,
             ordered.next_position,
             ordered.due,
             self.origin,
         )
         last = x
         if logits == "last":
-            at = (ordered.count - 1).clamp(min=0)[:, None, None].expand(-1, 1, x.shape[2])
+            at = (ordered.counts - 1).clamp(min=0)[:, None, None].expand(-1, 1, x.shape[2])
             last = x = x.gather(1, at)[:, 0]
         elif ordered.rank is not None:
             x = x.gather(1, ordered.rank[..., None].expand_as(x))
@@ -187,7 +187,8 @@ class Griffin(nn.Module):
                 bad &= valid
             if bad.any():
                 raise InputError(
-                    f"token id {int(tokens[bad][0])} is outside the vocabulary of {self.config.vocab}; "
+                    f"token id {int(tokens[bad][0])} is outside the vocabulary of "
+                    f"{self.config.vocab}; "
                     "was the text encoded with another model's tokenizer?"
                 )
         if state is None:
@@ -216,8 +217,8 @@ def build(
 ) -> Griffin:
     """A model with random weights: `config` is a ModelConfig or the name of a preset.
 
-    The weights depend on the seed alone: they are drawn on the CPU in float32, whatever `device` and
-    `dtype`. On the device "meta" nothing is drawn or allocated.
+    The weights depend on the seed alone: they are drawn on the CPU in float32, whatever `device`
+    and `dtype`. On the device "meta" nothing is drawn or allocated.
     """
     config = resolve_config(config)
     if torch.device(device).type == "meta":

@@ -16,15 +16,15 @@ from ..shapes import Counts, Flags, Tokens
 class Ordered(NamedTuple):
     """One call's tokens, valid ones first.
 
-    tokens, starts, position (B, T): padding lies at the right, its tokens are 0. count: valid tokens
-    of each row. rank: where each incoming token went (B, T), None if nothing moved. next_position and
-    due (a start that met no valid token yet) are the row's after the call.
+    tokens, starts, position (B, T): padding lies at the right, its tokens are 0. counts: valid
+    tokens of each row. rank: where each incoming token went (B, T), None if nothing moved.
+    next_position and due (a start that met no valid token yet) are the row's after the call.
     """
 
     tokens: Tokens
     starts: Flags
     position: Tokens
-    count: Counts
+    counts: Counts
     rank: Int64[Tensor, "B T"] | None
     next_position: Counts
     due: Tensor

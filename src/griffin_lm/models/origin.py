@@ -83,4 +83,4 @@ class Origin:
 
 def _version(model: "Griffin") -> int:
     """A number that grows whenever a parameter is written in place or replaced by another."""
-    return sum(p._version for p in model.parameters())  # pyright: ignore[reportPrivateUsage]
+    return sum(p._version for p in model.parameters())

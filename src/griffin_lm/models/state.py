@@ -39,8 +39,8 @@ class State:
     read      (B,) int64: tokens that have gone through the model
     position  (B,) int64: position of the next token in its document
     due       (B,) bool: a document start was marked on padding and meets the next valid token
-    pending   (B,) int64 or None: a token that belongs to the text but has not gone through the model
-              yet (-1: none); the next call feeds it first
+    pending   (B,) int64 or None: a token of the text that has not gone through the model yet
+              (-1: none); the next call feeds it first
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class State:
         return self.batch_size
 
     def __getitem__(self, rows: Rows) -> "State":
-        """A copy of some rows, in that order, repeats allowed: an index, a slice, a list, a mask."""
+        """A copy of some rows, in that order, repeats allowed: index, slice, list or mask."""
         index = self._index(rows)
         return self._map(lambda tensor: tensor[index])
 
@@ -154,7 +154,7 @@ class State:
         return self._map(lambda tensor: tensor.to(device))
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Writes one safetensors file; whatever happens, `path` is the old file or the whole new one."""
+        """Writes one safetensors file; whatever happens, `path` is the old or the new one."""
         from .state_file import save_state
 
         save_state(self, path)

@@ -1,9 +1,10 @@
-"""A state as one safetensors file: written whole or not at all, read only for the model it is of."""
+"""A state as one safetensors file: written whole or not at all, read only for its model."""
 
 import json
 import os
 import secrets
 import zlib
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ def save_state(state: State, path: str | PathLike[str]) -> None:
         "model": state.origin.model(),
         "tokenizer": state.origin.tokenizer,
         "tokens": state.tokens.tolist(),
-        "crc32": {name: zlib.crc32(_bytes(tensor)) for name, tensor in tensors.items()},
+        "crc32": {name: _crc32(tensor) for name, tensor in tensors.items()},
     }
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -58,7 +59,7 @@ def save_state(state: State, path: str | PathLike[str]) -> None:
 
 
 def load_state(path: str | PathLike[str], model: "Griffin") -> State:
-    """Reads the file onto the model's device, checking header, names, shapes, dtypes and checksums."""
+    """Reads the file onto the model's device, checking names, shapes, dtypes and checksums."""
     path = Path(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -84,9 +85,9 @@ def load_state(path: str | PathLike[str], model: "Griffin") -> State:
                 tensor = _tensor(file.get_tensor, path, names, name, header)
                 if tensor.shape[1:] != like.shape[1:] or tensor.dtype != like.dtype:
                     raise StateError(
-                        f"{path}: tensor {name!r} is {tensor.dtype} {tuple(tensor.shape[1:])} a row; the "
-                        f"model as loaded wants {like.dtype} {tuple(like.shape[1:])} (load it with the "
-                        "dtype that it had when the state was saved)"
+                        f"{path}: tensor {name!r} is {tensor.dtype} {tuple(tensor.shape[1:])} a "
+                        f"row; the model as loaded wants {like.dtype} {tuple(like.shape[1:])} "
+                        "(load it with the dtype that it had when the state was saved)"
                     )
                 tensors.append(tensor.to(like.device))
     except FileNotFoundError as error:
@@ -106,18 +107,18 @@ def _named(state: State) -> list[tuple[str, Tensor]]:
     return named if state.pending is None else [*named, ("pending", state.pending)]
 
 
-def _bytes(tensor: Tensor) -> memoryview:
+def _crc32(tensor: Tensor) -> int:
     flat = tensor.reshape(-1)
-    if not flat.numel():
-        return memoryview(b"")
-    return memoryview(flat.view(torch.uint8).numpy())
+    return zlib.crc32(flat.view(torch.uint8).numpy().data) if flat.numel() else 0
 
 
-def _tensor(get: "object", path: Path, names: set[str], name: str, header: JSON) -> Tensor:
+def _tensor(
+    get: Callable[[str], Tensor], path: Path, names: set[str], name: str, header: JSON
+) -> Tensor:
     if name not in names:
         raise StateError(f"{path}: tensor {name!r} is missing; the file is of another model")
-    tensor: Tensor = get(name)  # pyright: ignore[reportCallIssue]
-    if header["crc32"].get(name) != zlib.crc32(_bytes(tensor)):
+    tensor: Tensor = get(name)
+    if header["crc32"].get(name) != _crc32(tensor):
         raise StateError(f"{path}: tensor {name!r} is damaged (its checksum differs)")
     return tensor
 
@@ -133,7 +134,8 @@ def _header(path: Path, metadata: dict[str, str] | None, model: "Griffin") -> JS
         raise StateError(f"{path} is no state file of griffin-lm")
     if version != VERSION:
         raise StateError(
-            f"{path} has format version {version!r:.20}; this release reads {VERSION}: upgrade griffin-lm"
+            f"{path} has format version {version!r:.20}; this release reads {VERSION}: "
+            "upgrade griffin-lm"
         )
     if header.get("model") != model.origin.model():
         raise StateError(f"{path} was made by another model (fingerprints differ); load that one")

@@ -18,4 +18,4 @@ def linear_scan(
     """
     if x.shape[1] == 0:
         return torch.empty_like(x)
-    return LinearScan.apply(x, a, h0, reference.scan)  # pyright: ignore[reportReturnType]
+    return LinearScan.apply(x, a, h0, reference.scan)

@@ -2,9 +2,10 @@
 
 The backward of a linear scan is a linear scan backwards: with G_t the whole gradient at h_t,
 
-    G_t = g_t + conj(a_{t+1}) G_{t+1},    dx_t = G_t,    da_t = G_t conj(h_{t-1}),    dh_0 = conj(a_1) G_1.
+    G_t = g_t + conj(a_{t+1}) G_{t+1},   dx_t = G_t,   da_t = G_t conj(h_{t-1}),
+    dh_0 = conj(a_1) G_1.
 
-Where a_t = 0 (a document starts) nothing passes, in this direction either: selected, not multiplied.
+Where a_t = 0 (a document starts) nothing passes, backwards either: selected, not multiplied.
 """
 
 from collections.abc import Callable

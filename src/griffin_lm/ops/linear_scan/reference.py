@@ -18,7 +18,7 @@ def scan(
     h0: Inexact[Tensor, "B R"],
     reverse: bool = False,
 ) -> Inexact[Tensor, "B T R"]:
-    """h_t = a_t * h_{t-1} + x_t (or h_t = a_t * h_{t+1} + x_t if `reverse`); all h, same dtype as x."""
+    """All h of h_t = a_t * h_{t-1} + x_t, or of h_t = a_t * h_{t+1} + x_t if `reverse`."""
     if reverse:
         return scan(x.flip(1), a.flip(1), h0).flip(1)
     batch, length, width = x.shape

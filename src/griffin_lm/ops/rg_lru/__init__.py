@@ -12,7 +12,7 @@ from ..linear_scan import linear_scan
 from .definition import C
 
 # sqrt(1 - a^2) has an infinite slope at a = 1, where training likes to go; DeepMind caps it at 1000
-# (recurrentgemma@2efa84d, torch/layers.py; RecurrentGemma report, section 2). Without it runs reach NaN.
+# (recurrentgemma@2efa84d, torch/layers.py; RecurrentGemma report, section 2).
 MAX_SLOPE = 1000.0
 
 
@@ -42,9 +42,9 @@ def rg_lru(
 ) -> Float[Tensor, "B T R"]:
     """h_t = a_t h_{t-1} + sqrt(1 - a_t^2) (i_t x_t), with log a_t = -c softplus(Lambda) r_t.
 
-    r_logits, i_logits are the gates before their sigmoid. Where `starts`, h_t = i_t x_t. Whatever the
-    dtypes that come in, all is computed in fp32 (float64 for float64), which is also h0's dtype and
-    the result's. Lambda's sign is that of the published code: a = sigmoid(-Lambda) ** (c r).
+    r_logits, i_logits are the gates before their sigmoid. Where `starts`, h_t = i_t x_t. Whatever
+    the dtypes that come in, all is computed in fp32 (float64 for float64), which is also h0's dtype
+    and the result's. Lambda's sign is that of the published code: a = sigmoid(-Lambda) ** (c r).
     """
     dtype = accumulation(x.dtype)
     r, i = r_logits.to(dtype).sigmoid(), i_logits.to(dtype).sigmoid()
@@ -52,6 +52,6 @@ def rg_lru(
     begins = starts[..., None]
     a = log_a.exp().masked_fill(begins, 0)
     # 1 - a^2 from the logarithm: near a = 1 the difference would lose what little it has
-    m: Tensor = BoundedSqrt.apply(-torch.expm1(2 * log_a))  # pyright: ignore[reportAssignmentType]
+    m: Tensor = BoundedSqrt.apply(-torch.expm1(2 * log_a))
     drive = m.masked_fill(begins, 1) * (i * x.to(dtype))
     return linear_scan(drive, a, h0)

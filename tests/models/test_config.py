@@ -1,0 +1,164 @@
+"""Configurations: every field is felt, nothing unknown is accepted, presets have their sizes."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+import griffin_lm as griffin
+from griffin_lm.errors import ConfigError
+from griffin_lm.mixers import RGLRU, LocalAttention
+from griffin_lm.models import Fingerprint
+
+TINY = griffin.ModelConfig(
+    vocab=40,
+    width=16,
+    mlp_width=24,
+    layers=3,
+    logit_cap=5.0,
+    pattern=(RGLRU(width=24, heads=2), LocalAttention(heads=2, head_dim=8, window=6)),
+)
+MODEL_CHANGES = {
+    "vocab": 41,
+    "width": 18,
+    "mlp_width": 26,
+    "layers": 4,
+    "pattern": TINY.pattern[:1],
+    "norm_eps": 1e-2,
+    "logit_cap": 30.0,
+    "scale_embeddings": True,
+    "mlp_init": "doubled",
+}
+RECURRENT_CHANGES = {
+    "width": 32,
+    "heads": 4,
+    "conv_width": 3,
+    "lambda_init": "paper",
+    "gate_init": "full",
+}
+ATTENTION_CHANGES = {
+    "heads": 4,
+    "head_dim": 12,
+    "window": 5,
+    "kv_heads": 2,
+    "rope_base": 500.0,
+    "rope_fraction": 1.0,
+}
+
+
+def signature(config):
+    """Logits of a fixed text by the weights of a fixed seed; of the first 40 words."""
+    tokens = torch.randint(0, 40, (1, 20), generator=torch.Generator().manual_seed(0))
+    model = griffin.build(config, seed=1)
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases and norms away from 0, so that they count
+            parameter += 0.05
+        return model(tokens)[0][..., :40]
+
+
+def variants():
+    for name, value in MODEL_CHANGES.items():
+        yield f"model.{name}", replace(TINY, **{name: value})
+    recurrent, attention = TINY.pattern
+    for name, value in RECURRENT_CHANGES.items():
+        pattern = (replace(recurrent, **{name: value}), attention)
+        yield f"rg_lru.{name}", replace(TINY, pattern=pattern)
+    for name, value in ATTENTION_CHANGES.items():
+        pattern = (recurrent, replace(attention, **{name: value}))
+        yield f"local_attention.{name}", replace(TINY, pattern=pattern)
+
+
+@pytest.mark.parametrize("name, config", list(variants()), ids=lambda value: str(value)[:30])
+def test_every_setting_changes_the_output(name, config):
+    assert not torch.allclose(signature(TINY), signature(config), atol=1e-4), name
+
+
+def test_no_setting_is_left_out_of_that_test():
+    assert {field.name for field in fields(griffin.ModelConfig)} == set(MODEL_CHANGES)
+    assert {field.name for field in fields(RGLRU)} == set(RECURRENT_CHANGES)
+    assert {field.name for field in fields(LocalAttention)} == set(ATTENTION_CHANGES)
+
+
+@pytest.mark.parametrize("name", sorted(griffin.PRESETS))
+def test_every_preset_survives_a_dict(name):
+    config = griffin.PRESETS[name]
+    assert griffin.ModelConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    "name, parameters",
+    (
+        ("recurrentgemma-2b", 2_682_862_080),
+        ("recurrentgemma-9b", 8_579_977_216),
+        ("griffin-code-7b", 7_795_144_704),
+        ("hawk-code-7b", 8_161_562_624),
+    ),
+)
+def test_presets_have_the_published_number_of_parameters(name, parameters):
+    model = griffin.build(name, device="meta")
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    "name, millions",
+    (
+        ("griffin-100m", 89.3),
+        ("hawk-100m", 93.8),
+        ("griffin-400m", 355.3),
+        ("griffin-1.3b", 1243),
+        ("hawk-7b", 7176),
+        ("griffin-14b", 13760),
+    ),
+)
+def test_the_papers_sizes_are_met_to_their_digits(name, millions):
+    model = griffin.build(name, device="meta")
+    rest = sum(p.numel() for p in model.parameters()) - model.embed.weight.numel()
+    assert rest / 1e6 == pytest.approx(millions, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    (
+        ({"colour": 1}, "no setting 'colour'"),
+        ({"pattern": "rg_lru"}, "pattern must be a list"),
+        ({"pattern": [{"kind": "mamba3"}]}, "unknown mixer"),
+        ({"pattern": []}, "names no mixer"),
+        ({"pattern": [{"kind": "rg_lru", "width": 24}]}, "lacks the setting 'heads'"),
+        ({"pattern": [{"kind": "rg_lru", "width": 24, "heads": 5}]}, "not a multiple"),
+        ({"width": "wide"}, "width must be int"),
+        ({"layers": 0}, "layers must be positive"),
+        ({"logit_cap": -1.0}, "logit_cap"),
+        ({"mlp_init": "big"}, "mlp_init"),
+    ),
+)
+def test_a_config_that_makes_no_sense_is_refused_by_name(change, message):
+    with pytest.raises(ConfigError, match=message):
+        griffin.ModelConfig.from_dict(TINY.to_dict() | change)
+
+
+def test_a_missing_setting_is_named():
+    settings = TINY.to_dict()
+    del settings["vocab"]
+    with pytest.raises(ConfigError, match="'vocab'"):
+        griffin.ModelConfig.from_dict(settings)
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+    with pytest.raises(ConfigError, match="recurrentgemma-2b"):
+        griffin.build("recurrentgemma-3b")
+
+
+def test_the_fingerprint_does_not_know_the_order_nor_the_dtype_nor_the_init():
+    model = griffin.build(TINY, dtype=torch.bfloat16)
+    pairs = list(model.named_parameters())
+
+    def digest(config, pairs):
+        fingerprint = Fingerprint(config.identity())
+        for name, tensor in pairs:
+            fingerprint.add(name, tensor)
+        return fingerprint.digest()
+
+    exact = digest(TINY, pairs)
+    assert digest(TINY, [(n, t.float()) for n, t in reversed(pairs)]) == exact
+    assert digest(replace(TINY, mlp_init="doubled"), pairs) == exact
+    assert digest(replace(TINY, logit_cap=1.0), pairs) != exact
