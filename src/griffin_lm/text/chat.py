@@ -6,7 +6,7 @@ template stands, so that nothing inside a user's text can open or close a turn.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from griffin_lm.errors import InputError
 
@@ -103,6 +103,7 @@ PLAIN = TurnTemplate(
 """For base models: ordinary words, no markers. The model's text begins with its own space."""
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """What this file needs of a tokenizer."""
 

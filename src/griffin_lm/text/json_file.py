@@ -118,13 +118,14 @@ def text_rules(spec: Json, where: str) -> Rules:
     drop = False
     for decoder in decoders:
         if decoder["type"] == "Metaspace":
-            space = decoder.get("replacement", space)
+            space = str(decoder.get("replacement", space))
             scheme = "always" if decoder.get("add_prefix_space", True) else "never"
             drop |= decoder.get("prepend_scheme", scheme) != "never"
         elif decoder["type"] == "Replace" and decoder.get("content") == " ":
-            space = decoder.get("pattern", {}).get("String", space)
+            pattern = decoder.get("pattern")
+            space = str(pattern.get("String", space)) if isinstance(pattern, dict) else space
         elif decoder["type"] == "Strip":
-            drop |= decoder.get("content") == " " and decoder.get("start", 0) > 0
+            drop |= decoder.get("content") == " " and decoder.get("start") not in (0, None)
     if "ByteLevel" in kinds:
         # The library's own decoder leaves this space; text would not come back as it was.
         drop = any(
@@ -174,6 +175,6 @@ def _flat(part: object, key: str) -> Iterator[Mapping[str, Any]]:
         return
     if part.get("type") != "Sequence":
         yield part
-        return
-    for inner in part.get(key, []):
-        yield from _flat(inner, key)
+    elif isinstance(inside := part.get(key), list):
+        for inner in inside:
+            yield from _flat(inner, key)

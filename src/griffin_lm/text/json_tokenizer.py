@@ -62,12 +62,18 @@ class JsonTokenizer(Tokenizer):
             for token in added
             if (token.special or token.content in MARKERS) and token.content != unknown
         }
+        self._rules: Rules = json_file.text_rules(spec, self._where)
         self._spec = spec
         self._library = _open(spec, self._where)
         vocabulary: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
-        if not vocabulary:
-            raise TokenizerError(f"{path}: the vocabulary is empty; copy or download it again")
-        pieces: list[str | None] = [None] * (1 + max(vocabulary.values()))
+        largest = max(vocabulary.values(), default=-1)
+        # Files may leave a few ids out, not most of them: such a number is a damaged one.
+        if largest > 2 * len(vocabulary) + 10_000 or not vocabulary:
+            raise TokenizerError(
+                f"{path}: {len(vocabulary)} pieces and a largest id of {largest} do not fit "
+                "together; copy or download tokenizer.json again"
+            )
+        pieces: list[str | None] = [None] * (1 + largest)
         for piece, token in vocabulary.items():
             pieces[token] = piece
         # The library decides an added token's id; where it is not the file's, the file is wrong.
@@ -79,7 +85,6 @@ class JsonTokenizer(Tokenizer):
                     "copy or download tokenizer.json again"
                 )
 
-        self._rules: Rules = json_file.text_rules(spec, self._where)
         self._literal = {token.id for token in added}
         self._unknown_id = None if unknown is None else vocabulary.get(unknown)
         bos, eos, pad = (
