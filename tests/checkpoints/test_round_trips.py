@@ -300,3 +300,43 @@ def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="a file has that name"):
         save_model(random_model(), tmp_path / "m")
     assert (tmp_path / "m").read_text() == "mine"
+
+
+KILLED = """
+import os, signal, sys
+import griffin_lm as griffin
+from griffin_lm.checkpoints import save_model
+
+really, calls, at = os.fsync, [], int(sys.argv[2])
+
+def fatal(descriptor):
+    calls.append(descriptor)
+    if len(calls) == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    really(descriptor)
+
+os.fsync = fatal
+save_model(griffin.build("tiny-griffin", seed=9), sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_process_killed_while_writing_leaves_what_was_there(
+    at: int, exists: bool, tmp_path: Path
+) -> None:
+    import subprocess
+    import sys
+
+    folder = tmp_path / "m"
+    if exists:
+        save_model(random_model(), folder)
+    run = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(at)], check=False)
+    assert run.returncode == -9
+    if exists:
+        assert_same_tensors(tensors(load_model(folder)), tensors(random_model()))
+    else:
+        assert not folder.exists()
+    save_model(random_model(seed=2), folder)
+    assert_same_tensors(tensors(load_model(folder)), tensors(random_model(seed=2)))

@@ -113,15 +113,18 @@ class TensorFile:
 
     def _check_layout(self, start: int, size: int) -> None:
         """The tensors fill the file, without gap or overlap."""
+        beyond = [name for name, entry in self.entries.items() if entry.end > size]
+        if beyond:
+            raise CheckpointCorrupt(
+                f"{self.path} ends at byte {size}, before the end of tensor {beyond[0][:200]!r} "
+                f"({len(beyond)} such): it is cut off or damaged; {_AGAIN}"
+            )
         at = start
         for name, entry in sorted(self.entries.items(), key=_place):
-            if entry.begin != at or entry.end > size:
-                fault = (
-                    "lies beyond the end of the file" if entry.end > size else "overlaps or skips"
-                )
+            if entry.begin != at:
                 raise CheckpointCorrupt(
-                    f"{self.path}: tensor {name[:200]!r} {fault} (bytes {entry.begin} to "
-                    f"{entry.end} of {size}): the file is cut off or damaged; {_AGAIN}"
+                    f"{self.path}: tensor {name[:200]!r} starts at byte {entry.begin}, not where "
+                    f"the one before ends, {at}: the file is damaged; {_AGAIN}"
                 )
             at = entry.end
         if at != size:

@@ -1,0 +1,95 @@
+"""Loading and saving take the memory of the weights, once: measured in a process of its own."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="needs Linux's account of anonymous memory"
+)
+
+# Saves a model, drops it, loads it again; prints the bytes of the weights and by how much the
+# anonymous memory (RssAnon) grew at most meanwhile, sampled by a thread.
+SCRIPT = """
+import gc, json, sys, threading, time
+from dataclasses import replace
+import torch
+import griffin_lm as griffin
+from griffin_lm.checkpoints import load_model, save_model
+
+torch.set_num_threads(1)
+folder, form, preset, dtype = sys.argv[1:]
+config = griffin.PRESETS["recurrentgemma-2b"]
+if preset == "small":
+    config = replace(config, layers=3, vocab=20_000, width=640, mlp_width=1920)
+
+def anonymous():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+
+class Watch(threading.Thread):
+    def __enter__(self):
+        gc.collect()
+        self.before = self.most = anonymous()
+        self.on = True
+        self.start()
+        return self
+    def run(self):
+        while self.on:
+            self.most = max(self.most, anonymous())
+            time.sleep(0.0005)
+    def __exit__(self, *_):
+        self.on = False
+        self.join()
+        self.grown = max(self.most, anonymous()) - self.before
+
+model = griffin.Griffin(config, "cpu", torch.bfloat16).requires_grad_(False)
+for parameter in model.parameters():
+    parameter.fill_(0.01)
+with Watch() as saving:
+    save_model(model, folder, form)
+known = model.origin.model()
+source = sum(p.nbytes for p in model.parameters())
+del model
+with Watch() as loading:
+    began = time.perf_counter()
+    model = load_model(folder, dtype=getattr(torch, dtype))
+    seconds = time.perf_counter() - began
+assert model.origin.model() == known
+result = sum(p.nbytes for p in model.parameters())
+print(json.dumps(dict(source=source, result=result, saving=saving.grown, loading=loading.grown,
+                      seconds=seconds)))
+"""
+
+
+def measure(folder: Path, *words: str) -> dict[str, Any]:
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(folder), *words], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize("form", ["griffin", "huggingface"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_model_loads_in_its_own_size(form: str, dtype: str, tmp_path: Path) -> None:
+    found = measure(tmp_path / "m", form, "small", dtype)
+    assert found["result"] > 60e6, "too small to measure"
+    assert found["loading"] <= 1.15 * found["result"], found
+    assert found["loading"] >= 0.9 * found["result"], "the measurement misses the weights"
+    assert found["saving"] <= 0.15 * found["source"], found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_2b_model_loads_in_its_own_size(tmp_path: Path) -> None:
+    if shutil.disk_usage(tmp_path).free < 8e9:
+        pytest.skip("needs 8 GB of disk")
+    found = measure(tmp_path / "m", "huggingface", "2b", "bfloat16")
+    assert found["result"] == 2 * 2_682_862_080
+    assert found["loading"] <= 1.15 * found["result"], found
