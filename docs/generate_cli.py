@@ -79,13 +79,15 @@ def names(param: Any) -> str:
 
 
 def cell(param: Any) -> str:
-    """Help and default, as one table cell."""
+    """Help, and default or duty, as one table cell."""
     words = text(param.help).replace("\n", " ").replace("|", "\\|")
+    if is_option(param) and param.required:
+        return f"{words} (required)"
     default = param.default
     silent = default is None or default is False or default == "" or default == ()
     if silent or callable(default) or not getattr(param, "show_default", True):
         return words
-    return f"{words} Default: `{default}`.".strip()
+    return f"{words} (default `{default}`)".strip()
 
 
 def text(words: str | None) -> str:
