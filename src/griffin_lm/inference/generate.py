@@ -6,7 +6,7 @@ that is interrupted anywhere and continued makes the very same calls as one that
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -156,12 +156,14 @@ class Generation:
             raise InputError("the generation is still going on: exhaust or cancel it first")
         return outputs
 
-    def begin(self) -> None:
-        """Reads the prompts, if that wasn't done yet."""
+    def begin(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Reads the prompts, if that wasn't done yet; `progress` as in `read_rows`."""
         if self._begun:
             return
         if self.rows:
-            self._past[0] = read_rows(self.model, self._feed, self._past[0], donate=True)
+            self._past[0] = read_rows(
+                self.model, self._feed, self._past[0], donate=True, progress=progress
+            )
         self._begun = True
         if self.options.max_new_tokens == 0:
             self.cancel("length")

@@ -36,9 +36,12 @@ class Stream(Iterator[str]):
         """
         return self._generation.outputs[0]
 
-    def begin(self) -> None:
-        """Reads the prompt now, not when the first piece is asked for."""
-        self._generation.begin()
+    def begin(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Reads the prompt now, not when the first piece is asked for.
+
+        `progress` is called with (tokens read, tokens in all).
+        """
+        self._generation.begin(progress)
 
     def cancel(self) -> str:
         """Ends the generation where it is; returns the text that was held back."""
@@ -222,7 +225,6 @@ def save(
     path: str | PathLike[str],
     format: str = "griffin",
     card: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Writes a checkpoint folder, with the tokenizer if there is one; all of it or nothing.
 

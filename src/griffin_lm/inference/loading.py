@@ -16,6 +16,12 @@ from .language_model import LanguageModel
 BUNDLED = {"fledgling": Path(__file__).parent.parent / "fledgling"}
 # published checkpoints: every alias is a repository of that name under google/
 ALIASES = tuple(f"recurrentgemma-{size}{kind}" for size in ("2b", "9b") for kind in ("", "-it"))
+# kernels -> why they can't serve, None where they can
+BACKENDS: dict[str, str | None] = {
+    "reference": None,
+    "native": "this version has no compiled kernels",
+    "triton": "this version has no Triton kernels",
+}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -97,13 +103,13 @@ def refuse_unbuilt(quantize: str | None, kernels: str) -> None:
             f"quantize={quantize!r}: quantised weights come with a later version; leave it out, "
             "or use dtype='bfloat16' for half the memory of float32"
         )
-    if kernels in ("native", "triton"):
+    if kernels != "auto" and kernels not in BACKENDS:
+        raise ConfigError(f"kernels={kernels!r} is none of: auto, {', '.join(BACKENDS)}")
+    reason = BACKENDS.get(kernels)
+    if reason is not None:
         raise BackendUnavailable(
-            f"kernels={kernels!r}: this version has only the reference kernels; say 'auto' or "
-            "'reference' (`griffin doctor` lists what can serve here)"
+            f"kernels={kernels!r} can't serve: {reason}; say 'auto' or 'reference'"
         )
-    if kernels not in ("auto", "reference"):
-        raise ConfigError(f"kernels={kernels!r}: say 'auto', 'reference', 'native' or 'triton'")
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:

@@ -19,10 +19,12 @@ def read_rows(
     *,
     donate: bool = False,
     chunk: int = CHUNK,
+    progress: Callable[[int, int], None] | None = None,
 ) -> State:
     """Feeds each row its token ids, rows of any length, none among them; returns the state.
 
     Shorter rows are padded at the right, which the model skips. `donate`: `state` may be used up.
+    `progress` is called with (tokens read, tokens in all) of the longest row.
     """
     device = model.embed.weight.device
     longest = max(map(len, rows), default=0)
@@ -35,6 +37,8 @@ def read_rows(
         valid = torch.arange(width, device=device) < lengths if ragged else None
         _, state = model(tokens, valid=valid, state=state, logits=None, donate=donate)
         donate = True  # from here on the state is our own
+        if progress is not None:
+            progress(min(begin + chunk, longest), longest)
     return state
 
 

@@ -51,7 +51,9 @@ class SamplingOptions:
             raise InputError(f"min_p is {self.min_p}; give a number in [0, 1], or None for all")
         penalty = self.repetition_penalty
         if penalty is not None and not (0.0 < penalty < math.inf):
-            raise InputError(f"repetition_penalty is {penalty}; give more than 0 (1 changes nothing)")
+            raise InputError(
+                f"repetition_penalty is {penalty}; give more than 0 (1 changes nothing)"
+            )
 
 
 def seeds_for(seed: int | Sequence[int] | None, rows: int) -> list[int]:
@@ -168,8 +170,6 @@ def choose(
     return draw(scores, torch.tensor(uniform, dtype=torch.float64, device=scores.device))
 
 
-def logprob_of(
-    logits: Float[Tensor, "B V"], tokens: Counts
-) -> Float[Tensor, " B"]:
+def logprob_of(logits: Float[Tensor, "B V"], tokens: Counts) -> Float[Tensor, " B"]:
     """log softmax of the model's own logits (before any filter) at the chosen tokens, fp32."""
     return logits.float().log_softmax(dim=-1).gather(-1, tokens[..., None]).squeeze(-1)
