@@ -109,11 +109,17 @@ class Encoder(Protocol):
 
     def encode(
         self, text: str, bos: bool = True, *, markers: bool = False, continues: bool = False
-    ) -> list[int]: ...
+    ) -> list[int]:
+        """The ids of a text."""
+        ...
 
-    def special_id(self, piece: str) -> int | None: ...
+    def special_id(self, piece: str) -> int | None:
+        """The id of a special piece, or None."""
+        ...
 
-    def split_markers(self, text: str) -> list[str | int]: ...
+    def split_markers(self, text: str) -> list[str | int]:
+        """Stretches of text, and the ids of the markers between them."""
+        ...
 
 
 def template_of(tokenizer: Encoder) -> TurnTemplate | None:
