@@ -132,7 +132,7 @@ def save_model(
         write_weights(aside, tensors, metadata, max_shard_bytes)
         if tokenizer is not None:
             tokenizer.save(aside)
-        text = card if card is not None else model_card(folder.name, model, form)
+        text = card if card is not None else model_card(folder.resolve().name, model, form)
         (aside / "README.md").write_text(text, encoding="utf-8")
 
 
