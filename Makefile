@@ -16,7 +16,7 @@ help:
 	@echo "make demo | test | test-slow | check | format | docs | gpu-check | clean"
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(BASE): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e .

@@ -73,9 +73,10 @@ def place(param: Any) -> str:
 
 
 def names(param: Any) -> str:
-    """All spellings of an option."""
+    """All spellings of an option, with what it takes where it has a name."""
+    takes = f" {param.metavar}".replace("|", "\\|") if param.metavar else ""
     spellings = [*param.opts, *param.secondary_opts]
-    return ", ".join(f"`{spelling}`" for spelling in spellings)
+    return ", ".join(f"`{spelling}{takes}`" for spelling in spellings)
 
 
 def cell(param: Any) -> str:
