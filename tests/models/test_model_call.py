@@ -9,9 +9,17 @@ from hypothesis import strategies as st
 
 import griffin_lm as griffin
 from griffin_lm.errors import InputError, StateError
+from tests.parity import record_parity
 
 WINDOW = 8
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
+
+
+def same(check, model, mine, exact):
+    """Equal to 1e-5 in fp32; the largest error of each check stands in docs/results/parity.md."""
+    kinds = "-".join(sorted({config.kind for config in model.config.pattern}))
+    error = float((mine - exact).abs().max()) if exact.numel() else 0.0
+    record_parity(f"itself | {kinds} | {check}", error, TOLERANCE["atol"])
 
 
 @pytest.fixture(scope="module", params=["tiny-griffin", "tiny-hawk"])
@@ -63,7 +71,7 @@ def test_every_two_chunks_equal_the_whole(model, length):
     for cut in range(length + 1):
         left, state = model(tokens[:, :cut])
         right, state = model(tokens[:, cut:], state=state)
-        torch.testing.assert_close(torch.cat([left, right], 1), whole, **TOLERANCE)
+        same("every two chunks = whole", model, torch.cat([left, right], 1), whole)
         same_state(state, end)
 
 
@@ -84,7 +92,8 @@ def test_any_chunking_with_gaps_and_starts_equals_documents_read_alone(tiny, siz
         begin += size
     logits = torch.cat(outs, 1)
     assert logits.isfinite().all()
-    torch.testing.assert_close(logits[valid], exact[valid], **TOLERANCE)
+    check = "any chunks, gaps and starts = each document alone, token by token"
+    same(check, tiny, logits[valid], exact[valid])
     assert state.tokens.tolist() == valid.sum(1).tolist()
 
 
@@ -97,7 +106,7 @@ def test_a_ragged_batch_equals_each_row_alone(model):
         logits, state = model(tokens, valid=valid)
         for row in range(4):
             alone, own = model(tokens[row : row + 1, valid[row]])
-            torch.testing.assert_close(logits[row, valid[row]], alone[0], **TOLERANCE)
+            same("ragged batch = single", model, logits[row, valid[row]], alone[0])
             same_state(state[row], own)
 
 
@@ -109,7 +118,7 @@ def test_packed_documents_equal_separate_ones(model):
     packed, _ = model(tokens, starts=starts)
     for begin, end in pairwise(cuts):
         alone, _ = model(tokens[:, begin:end])
-        torch.testing.assert_close(packed[:, begin:end], alone, **TOLERANCE)
+        same("packed = separate", model, packed[:, begin:end], alone)
 
 
 def test_a_token_of_one_document_moves_no_bit_of_the_next_nor_of_its_gradients():
@@ -154,11 +163,11 @@ def test_a_start_on_padding_moves_to_the_next_valid_token_even_in_a_later_call(m
     starts = torch.zeros_like(valid)
     starts[0, 9] = True
     once, _ = model(tokens, starts, valid)
-    torch.testing.assert_close(once[:, 12:], alone, **TOLERANCE)
+    same("a start on padding", model, once[:, 12:], alone)
     _, state = model(tokens[:, :10], starts[:, :10], valid[:, :10])
     _, state = model(tokens[:, 10:12], starts[:, 10:12], valid[:, 10:12], state)
     later, _ = model(tokens[:, 12:], state=state)
-    torch.testing.assert_close(later, alone, **TOLERANCE)
+    same("a start on padding, met two calls later", model, later, alone)
 
 
 def test_empty_rows_stay_empty_and_then_begin_a_document(model):
@@ -171,7 +180,7 @@ def test_empty_rows_stay_empty_and_then_begin_a_document(model):
     same_state(state[1], fresh, rtol=0, atol=0)
     later, _ = model(tokens, state=state)
     alone, _ = model(tokens[1:])
-    torch.testing.assert_close(later[1:], alone, **TOLERANCE)
+    same("an empty row then read = fresh", model, later[1:], alone)
 
 
 def test_a_row_without_a_valid_token_keeps_its_state_to_the_bit(model):
@@ -193,7 +202,7 @@ def test_two_interleaved_sessions_equal_two_separate_ones(model):
             out, states[i] = model(tokens[:, t : t + 3], state=states[i])
             outs[i].append(out)
     for out, whole in zip(outs, exact, strict=True):
-        torch.testing.assert_close(torch.cat(out, 1), whole, **TOLERANCE)
+        same("two interleaved sessions = separate", model, torch.cat(out, 1), whole)
 
 
 def test_a_fork_that_goes_its_own_way_leaves_its_parent_as_it_was(model):
@@ -227,7 +236,7 @@ def test_token_by_token_with_donation_equals_the_whole(model):
     for t in range(40):
         out, state = model(tokens[:, t : t + 1], state=state, donate=True)
         outs.append(out)
-    torch.testing.assert_close(torch.cat(outs, 1), whole, **TOLERANCE)
+    same("single donated steps = whole", model, torch.cat(outs, 1), whole)
     same_state(state, end)
 
 
@@ -263,7 +272,7 @@ def test_a_pending_token_is_fed_before_the_next_ones(model):
     state = state.with_pending(tokens[:, 9])
     assert state.tokens.tolist() == [10, 10]
     rest, after = model(tokens[:, 10:], state=state)
-    torch.testing.assert_close(rest, whole[:, 10:], **TOLERANCE)
+    same("a pending token = fed at once", model, rest, whole[:, 10:])
     same_state(after, end)
     last, _ = model(tokens[:, :0], state=state, logits="last")
     torch.testing.assert_close(last, whole[:, 9], **TOLERANCE)
@@ -288,7 +297,7 @@ def test_logits_do_not_depend_on_how_far_the_counter_stands(tiny, place):
         state.read += position
         return tiny(text(50), state=state)[0]
 
-    torch.testing.assert_close(read_at(place), read_at(10**4), **TOLERANCE)
+    same(f"counter at {place:.0e} = at 1e+04", tiny, read_at(place), read_at(10**4))
 
 
 def test_a_shorter_window_for_a_call_changes_only_the_row_that_asks(tiny):

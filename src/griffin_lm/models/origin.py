@@ -83,4 +83,5 @@ class Origin:
 
 def _version(model: "Griffin") -> int:
     """A number that grows whenever a parameter is written in place or replaced by another."""
-    return sum(p._version for p in model.parameters())
+    # weights loaded under torch.inference_mode() have no version: nothing may write them later
+    return sum(0 if p.is_inference() else p._version for p in model.parameters())

@@ -1,0 +1,1 @@
+"""Measurements: commands that write a table, never timed tests."""
