@@ -162,3 +162,10 @@ def test_the_fingerprint_does_not_know_the_order_nor_the_dtype_nor_the_init():
     assert digest(TINY, [(n, t.float()) for n, t in reversed(pairs)]) == exact
     assert digest(replace(TINY, mlp_init="doubled"), pairs) == exact
     assert digest(replace(TINY, logit_cap=1.0), pairs) != exact
+
+
+def test_a_whole_number_where_a_float_belongs_is_that_float():
+    settings = TINY.to_dict() | {"logit_cap": 5}
+    config = griffin.ModelConfig.from_dict(settings)
+    assert config == TINY and config.identity() == TINY.identity()
+    assert isinstance(config.logit_cap, float)

@@ -83,25 +83,31 @@ class MixerConfig:
         """The inverse of to_dict; a field that is unknown, missing or of a wrong type is named."""
         known = {field.name: field for field in fields(cls)}
         given = {name: value for name, value in settings.items() if name != "kind"}
-        check_fields(cls.kind, given, known, {n for n, f in known.items() if f.default is MISSING})
-        return cls(**given)
+        required = {name for name, field in known.items() if field.default is MISSING}
+        return cls(**checked_fields(cls.kind, given, known, required))
 
 
-def check_fields(owner: str, given: JSON, known: JSON, required: set[str]) -> None:
-    """Refuses unknown, missing and mistyped settings, by name."""
+def checked_fields(owner: str, given: JSON, known: JSON, required: set[str]) -> JSON:
+    """The settings, whole numbers made float where a float belongs (JSON doesn't tell them apart).
+
+    Refuses unknown, missing and mistyped ones by name.
+    """
     if unknown := sorted(set(given) - set(known)):
         raise ConfigError(f"{owner} has no setting {unknown[0]!r}; it has: {', '.join(known)}")
     if missing := sorted(required - set(given)):
         raise ConfigError(f"{owner} lacks the setting {missing[0]!r}")
+    checked: JSON = {}
     for name, value in given.items():
         wanted = known[name].type
         if wanted is float and type(value) is int:
-            continue
+            value = float(value)
+        checked[name] = value
         if isinstance(wanted, type) and type(value) is not wanted:
             raise ConfigError(
                 f"{owner}.{name} must be {wanted.__name__}, "
                 f"not {type(value).__name__} {value!r:.40}"
             )
+    return checked
 
 
 def require(condition: bool, message: str) -> None:

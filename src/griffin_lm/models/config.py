@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from ..errors import ConfigError
 from ..mixers import MIXERS, MixerConfig
-from ..mixers.base import check_fields, require
+from ..mixers.base import checked_fields, require
 from ..shapes import JSON
 
 
@@ -77,5 +77,4 @@ class ModelConfig:
             mixers.append(MIXERS[kind].from_dict(row))
         given: JSON = {**settings, "pattern": tuple(mixers)}
         required = {name for name, field in known.items() if field.default is MISSING}
-        check_fields("config", given, known, required)
-        return cls(**given)
+        return cls(**checked_fields("config", given, known, required))
