@@ -83,9 +83,7 @@ def test_one_seed_goes_to_every_row_and_none_is_different_every_time(lm: Languag
 
 @pytest.mark.parametrize("sampling", [{}, SAMPLED, HOT | {"seed": 2}], ids=["greedy", "0.9", "1.5"])
 @pytest.mark.parametrize("cut", [1, 2, 17])
-def test_continuing_is_as_if_never_interrupted(
-    lm: LanguageModel, sampling: dict, cut: int
-) -> None:
+def test_continuing_is_as_if_never_interrupted(lm: LanguageModel, sampling: dict, cut: int) -> None:
     whole = lm.generate("The wind rose", max_new_tokens=30, **sampling)
     first = lm.generate("The wind rose", max_new_tokens=cut, **sampling)
     second = lm.generate("", max_new_tokens=30 - cut, state=first.state, **sampling)
@@ -278,9 +276,7 @@ def test_logprobs_are_of_the_tokens_returned(lm: LanguageModel) -> None:
     assert lm.generate("The wind", max_new_tokens=2).logprobs is None
 
 
-def test_the_repetition_penalty_sees_this_calls_tokens_only(
-    lm: LanguageModel, stops_at
-) -> None:
+def test_the_repetition_penalty_sees_this_calls_tokens_only(lm: LanguageModel, stops_at) -> None:
     stops_at()
     strong = {"max_new_tokens": 25, "repetition_penalty": 1e9}
     out = lm.generate("The wind", **strong)
@@ -333,7 +329,7 @@ class TestRefusals:
 
     def test_an_empty_prompt_without_bos(self, lm: LanguageModel, monkeypatch) -> None:
         monkeypatch.setattr(lm.tokenizer, "bos_id", None)
-        with pytest.raises(InputError, match="empty.*BOS"):
+        with pytest.raises(InputError, match=r"empty.*BOS"):
             lm.generate("")
 
     def test_a_state_without_a_pending_token_and_no_prompt(self, lm: LanguageModel) -> None:
@@ -343,7 +339,7 @@ class TestRefusals:
         assert lm.generate(" rose", max_new_tokens=3, state=state).tokens
 
     def test_another_number_of_rows(self, lm: LanguageModel) -> None:
-        with pytest.raises(InputError, match="3 prompts.* 2 rows"):
+        with pytest.raises(InputError, match=r"3 prompts.* 2 rows"):
             lm.generate(PROMPTS, state=lm.model.empty_state(2))
 
     def test_a_state_of_another_model(self, lm: LanguageModel) -> None:

@@ -1,5 +1,7 @@
 """Stop strings in text that comes in pieces: whatever the pieces, the result is the same."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +13,7 @@ stops = st.lists(st.text(alphabet="ab", min_size=1, max_size=4), max_size=3)
 
 def pieces_of(text: str, cuts: list[int]) -> list[str]:
     edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    return [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(edges)]
 
 
 @given(texts, stops, st.lists(st.integers(0, 20), max_size=5))

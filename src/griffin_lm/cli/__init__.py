@@ -1,1 +1,1 @@
-"""The command `griffin`: a thin skin, one file per command, no logic that Python users would miss."""
+"""The command `griffin`: a thin skin, a file per command, no logic that Python users miss."""

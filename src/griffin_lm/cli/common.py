@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +137,7 @@ def text_of(argument: str) -> str:
 
 
 @contextmanager
-def ctrl_c_noted() -> Iterator[list[bool]]:
+def ctrl_c_noted() -> Generator[list[bool]]:
     """Within, the first Ctrl-C only fills the list, so that the step under way is finished and its
     result kept; the second one interrupts as usual.
     """

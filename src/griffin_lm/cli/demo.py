@@ -160,7 +160,7 @@ def gemma_bytes(state: "State") -> int:
 
 
 def ask(model: str, state: Path, field: str, options: list[str]) -> str:
-    """The answer of a new process that opens the state: `griffin generate`, as anyone can run it."""
+    """The answer of a new process that opens the state by `griffin generate`."""
     from ..evals.memo_text import question_text
 
     words = [model, question_text(field), "--markers", "--state", str(state)]

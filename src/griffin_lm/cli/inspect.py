@@ -81,7 +81,7 @@ def figures_of(config: "ModelConfig") -> dict[str, Any]:
 
 
 def memory(model: "Griffin") -> dict[str, int]:
-    """Bytes that a model on meta would need: weights, state per sequence, the peak while loading."""
+    """Bytes that a model on meta would need: weights, state, the peak while loading."""
     sizes = [p.numel() * p.element_size() for p in model.parameters()]
     state = model.empty_state(1)
     recurrent = sum(

@@ -1,6 +1,6 @@
 """`griffin`: the table of commands, and what happens to errors.
 
-Command files import what they need inside their functions, so that `griffin --help` starts no torch.
+Command files import what they need inside their functions: `griffin --help` starts no torch.
 """
 
 import os
@@ -11,7 +11,7 @@ import typer
 
 from .. import __version__
 from ..errors import GriffinError
-from . import demo, doctor, generate, inspect, pretrain
+from . import demo, doctor, evaluate, generate, inspect, pretrain
 
 app = typer.Typer(
     name="griffin",
@@ -27,6 +27,7 @@ COMMANDS = (
     inspect.inspect,
     doctor.doctor,
     pretrain.pretrain,
+    evaluate.evaluate,
 )
 for command in COMMANDS:
     app.command()(command)

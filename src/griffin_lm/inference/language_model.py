@@ -90,7 +90,7 @@ class LanguageModel:
     @overload
     def generate(
         self,
-        prompt: Sequence[str],
+        prompt: list[str] | tuple[str, ...],
         max_new_tokens: int = ...,
         temperature: float = ...,
         top_k: int | None = ...,
@@ -106,7 +106,7 @@ class LanguageModel:
 
     def generate(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | list[str] | tuple[str, ...],
         max_new_tokens: int = 128,
         temperature: float = 0.0,
         top_k: int | None = None,
@@ -132,7 +132,7 @@ class LanguageModel:
         state            what to go on from; not changed. A state of one row is copied to every
                          prompt. BOS stands before a prompt only where the row has read nothing.
                          With prompt "" goes on as if never interrupted
-        markers          the vocabulary's turn markers in the prompt, such as <start_of_turn>, become
+        markers          the vocabulary's turn markers in the prompt, <start_of_turn> and such, are
                          their ids; not for a stranger's text, which could open and close turns
 
         Returns an `Output`, or a list of them for a list. Raises `InputError` for options that make
@@ -150,7 +150,7 @@ class LanguageModel:
             logprobs=logprobs,
         )
         single = isinstance(prompt, str)
-        run = self.start([prompt] if single else list(prompt), options, state, markers)
+        run = self.start([prompt] if single else prompt, options, state, markers)
         while not run.done:
             run.step()
         return run.outputs[0] if single else run.outputs

@@ -79,11 +79,11 @@ def find(source: str | PathLike[str]) -> Path:
     if name in ALIASES:
         raise CheckpointNotFound(
             f"{name!r} is the hub model google/{name}, and this version does not download; get "
-            f"its folder (`hf download google/{name} --local-dir {name}`) and pass the folder's path"
+            f"its folder (`hf download google/{name} --local-dir {name}`) and pass its path"
         )
     if name in PRESETS:
         raise CheckpointNotFound(
-            f"{name!r} is a configuration without weights: griffin.build({name!r}) makes random ones"
+            f"{name!r} names a configuration, not weights; griffin.build({name!r}) has random ones"
         )
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         raise CheckpointNotFound(
