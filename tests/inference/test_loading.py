@@ -27,7 +27,10 @@ def folder(lm: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("format", ["griffin", "huggingface"])
 def test_what_was_saved_says_the_same_when_loaded(lm, tmp_path, format: str) -> None:
-    config = replace(lm.config, scale_embeddings=True)  # as Hugging Face's format always has it
+    # as Hugging Face's format has it: scaled embeddings, as many gate blocks as attention heads
+    recurrent, _, attention = lm.config.pattern
+    pattern = (replace(recurrent, heads=2), replace(recurrent, heads=2), attention)
+    config = replace(lm.config, scale_embeddings=True, pattern=pattern)
     lm = LanguageModel(griffin.build(config, seed=3), lm.tokenizer)
     griffin.save(lm, tmp_path / "m", format=format)
     again = griffin.load(tmp_path / "m", dtype="float32", device="cpu")
