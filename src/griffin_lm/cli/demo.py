@@ -134,7 +134,7 @@ def read_book(
     words = note_text(note)
     marked = lm.tokenizer.encode(words, bos=False, markers=True, continues=True)
     print(f"The note, planted after {LEAD} tokens:\n\n  {words}\n\nThen it reads on.")
-    print("  tokens read     state     a cache as Gemma 2B's would be")
+    print("  tokens read        state   a cache as Gemma 2B's would be")
     shown = 0
 
     def progress(state: "State") -> None:
@@ -143,7 +143,7 @@ def read_book(
         terminal = sys.stdout.isatty()
         if terminal or read >= last or read - shown >= 4096:
             shown = read
-            line = f"  {read:11,}   {state.nbytes:,} B   {gemma_bytes(state):,} B"
+            line = f"  {read:11,}   {state.nbytes:8,} B   {gemma_bytes(state):,} B"
             print(f"\r{line}" if terminal else line, end="" if terminal else "\n", flush=True)
 
     begun = time.perf_counter()
@@ -175,13 +175,23 @@ def ask(model: str, state: Path, field: str, options: list[str]) -> str:
 
 
 def measured_recall() -> dict[int, dict[str, float]]:
-    """Recall by distance and field, as measured after training; {} if that wasn't done."""
+    """Recall by distance and field, as measured after training; {} if that wasn't done.
+
+    recall.json is {"distances": {"16384": {"name": 0.97, ...}}}, or what `griffin evaluate --recall
+    --json` writes: {"recall": [{"distance", "field", "noted", "share", ...}]}.
+    """
     path = BUNDLE / "recall.json"
     if not path.exists():
         return {}
     try:
-        table: dict[str, dict[str, float]] = json_module.loads(path.read_text())["distances"]
-        return {int(distance): row for distance, row in table.items()}
+        found = json_module.loads(path.read_text(encoding="utf-8"))
+        if "distances" in found:
+            return {int(distance): dict(row) for distance, row in found["distances"].items()}
+        table: dict[int, dict[str, float]] = {}
+        for cell in found["recall"]:
+            if cell["noted"]:
+                table.setdefault(int(cell["distance"]), {})[cell["field"]] = float(cell["share"])
+        return table
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}); install griffin-lm again") from error
 
@@ -202,7 +212,9 @@ def compare(
     print(f"\nAsked {distance:,} tokens after the note, far outside the attention window:")
     nearest = min(recall, key=lambda known: abs(known - distance), default=None)
     for field, value in note.items():
-        verdict = "right" if answers[field] == value else f"wrong: the note says {value}"
+        # as where recall is measured, the beginning of the answer decides
+        right = answers[field] == value or answers[field].startswith(f"{value} ")
+        verdict = "right" if right else f"wrong: the note says {value}"
         print(f"  {field:<7} {answers[field]:<12} {verdict}")
     if nearest is None:
         print("Recall at this distance was not measured for this model.")

@@ -166,8 +166,11 @@ def choose(
     scores = filtered(logits, options, seen)
     if options.temperature == GREEDY:
         return scores.argmax(dim=-1)
+    if scores.device.type == "mps":
+        scores = scores.cpu()  # that device has no float64
     uniform = [noise(seed, step) for seed, step in draws]
-    return draw(scores, torch.tensor(uniform, dtype=torch.float64, device=scores.device))
+    tokens = draw(scores, torch.tensor(uniform, dtype=torch.float64, device=scores.device))
+    return tokens.to(logits.device)
 
 
 def logprob_of(logits: Float[Tensor, "B V"], tokens: Counts) -> Float[Tensor, " B"]:
