@@ -341,3 +341,29 @@ def test_ids_of_invalid_tokens_may_be_anything(tiny):
     logits, _ = tiny(tokens, valid=valid)
     exact, _ = tiny(torch.tensor([[5, 7]]))
     torch.testing.assert_close(logits[:, ::2], exact, **TOLERANCE)
+
+
+def test_the_gradient_of_every_parameter_equals_finite_differences():
+    model = griffin.build("tiny-griffin", seed=3, dtype=torch.float64)
+    tokens = text(14)
+    starts = torch.zeros(1, 14, dtype=torch.bool)
+    starts[0, 6] = True
+
+    def loss():
+        logits, _ = model(tokens[:, :-1], starts=starts[:, :-1])
+        return torch.nn.functional.cross_entropy(logits[0], tokens[0, 1:])
+
+    loss().backward()
+    step, random = 1e-6, torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        direction = torch.randn(parameter.shape, generator=random, dtype=torch.float64)
+        with torch.no_grad():
+            parameter.add_(step * direction)
+            above = loss()
+            parameter.sub_(2 * step * direction)
+            below = loss()
+            parameter.add_(step * direction)
+        expected = float((above - below) / (2 * step))
+        assert float((parameter.grad * direction).sum()) == pytest.approx(
+            expected, rel=1e-5, abs=1e-8
+        ), name
