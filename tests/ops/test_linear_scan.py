@@ -85,12 +85,6 @@ def test_an_empty_sequence_and_an_empty_batch_give_empty_results():
 
 
 def test_no_element_of_unwritten_memory_is_read():
-    before = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    try:
-        x, a, h0 = case(50, torch.float32)
-        assert reference.scan(x, a, h0).isfinite().all()
-    finally:
-        torch.use_deterministic_algorithms(False)
-        torch.utils.deterministic.fill_uninitialized_memory = before
+    x, a, h0 = case(50, torch.float32)
+    assert torch.empty(3).isnan().all(), "conftest.py poisons new memory with NaN"
+    assert reference.scan(x, a, h0).isfinite().all()
