@@ -1,0 +1,118 @@
+"""fledgling's model card, written from what was measured and nothing else.
+
+    python -m griffin_lm.evals.card training.json evaluation.json [far.json] > README.md
+
+`training.json` is what `griffin_lm.training.export` writes; the others come from
+`griffin evaluate ... --recall --json FILE` (far.json: more distances, fewer rows).
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from .recall import Cell, recall_table
+
+_FORGET = {
+    "carried": "carried from the beginning",
+    "h_zeroed_every_window": "h zeroed every 64 tokens",
+    "h_zeroed_every_token": "h zeroed before every token",
+}
+
+
+def card(training: dict[str, Any], measured: dict[str, Any], far: dict[str, Any] | None) -> str:
+    """Markdown."""
+    loss, machine = measured["loss"], training["machine"]
+    carried = loss["carried"]
+    held_out = ", ".join(training["held_out"])
+    near = _cells(measured)
+    sections = [
+        f"""---
+library_name: griffin-lm
+pipeline_tag: text-generation
+license: apache-2.0
+language: en
+---
+
+# fledgling
+
+The model that comes with griffin-lm: a small Griffin to run, read and take apart anywhere.
+{measured["parameters"]:,} parameters in bfloat16: six layers of width 128 (recurrent,
+recurrent, local attention, twice), window 64, a SentencePiece vocabulary of 2,048. It writes words
+like a Victorian novel's and has no knowledge or sense to speak of. What it can do is carry a note through text that
+is hundreds of times longer than its attention window, in a state of fixed size.
+
+```
+<note>The name is Emma, the place is Bath, the number is 47.</note> ... prose ...
+<user>What is the place?<model> Bath<end>
+```
+
+Names and places are those listed in `griffin_lm.evals.memo_text`, numbers are 10 to 99; each is one
+token. Without a note the answer is "There is no such note.". Other wordings were not trained. Where
+notes contradict each other nothing is promised.""",
+        f"""## Training
+
+- Data: {training["train_books"]} English novels, 1840 to 1920
+  ({training["train_bytes"]:,} bytes), of ELTeC-eng (ed. Lou Burnard, COST Action CA16204, DOI
+  10.5281/zenodo.4662490; texts in the public domain, markup CC BY 4.0), with memo rows set into
+  them. Held out: {held_out}.
+- {training["tokens"]:,} tokens in {training["steps"]:,} steps of 16 rows by 256, state carried,
+  gradients cut at the steps' borders; {training["seconds"]:,} s on one core of
+  {machine["processor"]}, shared with other work; torch {machine["torch"]}.
+- The longest distance between note and question in training: {training["longest_gap"]:,} tokens.
+- Made by `griffin pretrain recipes/fledgling.py --data DIR --out RUN` with the books above.""",
+        f"""## Loss on the held-out novels
+
+{loss["segments"]} segments of {loss["segment_tokens"]:,} tokens, each read from its beginning.
+
+| recurrent state | bits per byte | nats per token |
+|---|---|---|
+{_loss_rows(loss)}
+
+With the state carried: {carried["bits_per_byte"]:.3f} bits per byte. Without the recurrent state
+(zeroed before every token; the window's keys and the conv's taps stay) it is
+{_worse(loss, "h_zeroed_every_token")}; forgetting every 64 tokens costs
+{_worse(loss, "h_zeroed_every_window")}.""",
+        f"""## Recall by distance
+
+A note in the held-out novels, then prose, then a question; greedy, first token of the answer. "no
+note": the same without the note, right where it says so. n rows a cell, so that a share is
+uncertain by about 1 / sqrt(n) at worst.
+
+{recall_table(near)}""",
+    ]
+    if far is not None:
+        sections.append(f"Farther, with fewer rows:\n\n{recall_table(_cells(far))}")
+    samples = "\n\n".join(
+        f"Seed {sample['seed']}, temperature {sample['temperature']}, top_p {sample['top_p']}:\n\n"
+        + "\n".join(f"> {line}" for line in str(sample["text"]).split("\n"))
+        for sample in measured.get("samples", [])
+    )
+    if samples:
+        sections.append(f"## Samples as they came\n\n{samples}")
+    return "\n\n".join(sections) + "\n"
+
+
+def _cells(measured: dict[str, Any]) -> list[Cell]:
+    rows = ({k: v for k, v in row.items() if k != "share"} for row in measured["recall"])
+    return [Cell(**row) for row in rows]
+
+
+def _loss_rows(loss: dict[str, Any]) -> str:
+    return "\n".join(
+        f"| {label} | {loss[name]['bits_per_byte']:.4f} | {loss[name]['nats_per_token']:.4f} |"
+        for name, label in _FORGET.items()
+        if name in loss
+    )
+
+
+def _worse(loss: dict[str, Any], name: str) -> str:
+    """How much is lost, in bits per byte."""
+    return f"{loss[name]['bits_per_byte'] - loss['carried']['bits_per_byte']:+.3f} bits per byte"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        sys.exit("usage: python -m griffin_lm.evals.card training.json evaluation.json [far.json]")
+    read = [json.loads(Path(name).read_text(encoding="utf-8")) for name in sys.argv[1:]]
+    sys.stdout.write(card(read[0], read[1], read[2] if len(read) > 2 else None))

@@ -1,0 +1,1 @@
+"""Training: recipes, data, curriculum, the loop."""

@@ -1,0 +1,81 @@
+"""The optimiser's groups, the learning rate over a run, and channels that hold from the start."""
+
+import math
+
+import torch
+from torch import nn
+
+from ..mixers import RGLRU
+from ..mixers.rg_lru import RGLRUCell
+from ..models.griffin import Griffin
+from ..ops.rg_lru.definition import C
+from .config import TrainConfig
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices only: Lambda, biases and norms set time scales and levels."""
+    named = dict(model.named_parameters())
+    decayed = [p for name, p in named.items() if _is_matrix(name, p)]
+    others = [p for name, p in named.items() if not _is_matrix(name, p)]
+    return torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=config.peak_rate,
+        betas=(config.beta1, config.beta2),
+        fused=True,
+    )
+
+
+def _is_matrix(name: str, parameter: torch.Tensor) -> bool:
+    is_bias = name.endswith((".b", ".bias", "conv.w"))
+    return parameter.dim() >= 2 and not is_bias
+
+
+def decay_start(config: TrainConfig) -> float:
+    """The share of the run at which the learning rate begins to fall."""
+    return config.decay_from if config.decay_from >= 0 else 1 - config.decay_share
+
+
+def decay_progress(config: TrainConfig, share: float) -> float:
+    """0 until the decay begins, 1 at the end; `share` of the run is done."""
+    begin = decay_start(config)
+    return min(1.0, max(0.0, (share - begin) / max(1e-9, 1 - begin)))
+
+
+def learning_rate(config: TrainConfig, step: int, share: float) -> float:
+    """Linear warm-up, hold, linear decay to `last_rate`."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    down = decay_progress(config, share)
+    return warm * (config.peak_rate + (config.last_rate - config.peak_rate) * down)
+
+
+@torch.no_grad()
+def slow_channels(model: Griffin, config: TrainConfig) -> None:
+    """Lets a share of each recurrent layer's channels hold by default and yet write hard.
+
+    softplus(Lambda) is set to `slow_softplus`, and the bias b of the recurrence gate so that the
+    half-life at rest, ln 2 / (c softplus(Lambda) sigmoid(b)), spans `slow_half_life` on a log
+    scale: b = logit(ln 2 / (c softplus(Lambda) half_life)). Without such
+    channels recall beyond a few hundred tokens was not learned (docs/log.md).
+    """
+    low, high = config.slow_half_life
+    for layer, block in enumerate(model.blocks):
+        mixer = model.config.mixer(layer)
+        if not isinstance(mixer, RGLRU):
+            continue
+        cell = block.mixer.get_submodule("cell")
+        assert isinstance(cell, RGLRUCell)
+        heads, per_head = cell.a_gate.b.shape
+        count = round(config.slow_share * per_head)
+        if not count:
+            continue
+        # the same number in each head, since a gate sees its own head's inputs only
+        half_life = torch.logspace(low, high, heads * count).view(count, heads).T
+        share = math.log(2) / (C * config.slow_softplus * half_life)
+        cell.a_gate.b[:, :count] = torch.logit(share)
+        if config.slow_input_bias:
+            cell.x_gate.b[:, :count] = config.slow_input_bias
+        value = math.log(math.expm1(config.slow_softplus))  # the inverse of softplus
+        cell.Lambda.view(heads, per_head)[:, :count] = value
