@@ -128,14 +128,15 @@ def test_every_mixer_and_preset_family_stands_in_the_notation() -> None:
         assert known or name.startswith(("tiny-", "fledgling")), name
 
 
-def test_the_site_lists_every_page() -> None:
+def test_every_page_of_the_site_can_be_reached() -> None:
     nav = (ROOT / "mkdocs.yml").read_text()
-    unlisted = [
-        page.relative_to(DOCS).as_posix()
-        for page in DOCS.rglob("*.md")
-        if page.relative_to(DOCS).as_posix() not in nav
-    ]
-    assert not unlisted
+    table = (DOCS / "results" / "README.md").read_text()
+    for page in DOCS.rglob("*.md"):
+        name = page.relative_to(DOCS).as_posix()
+        if page.parent.name == "results" and page.name != "README.md":
+            assert f"({page.name})" in table, f"docs/results/README.md has no row for {page.name}"
+        else:
+            assert name in nav, f"mkdocs.yml does not list {name}"
 
 
 @pytest.mark.parametrize("number", range(len(blocks(ROOT / "README.md", "python"))))
