@@ -73,7 +73,7 @@ def evaluate(
     if recall:
         figures["recall"] = report.measure_memos(lm, texts, gaps, rows, progress)
         kept = ({k: v for k, v in row.items() if k != "share"} for row in figures["recall"])
-        print(recall_table([Cell(**row) for row in kept]))  # pyright: ignore[reportArgumentType]
+        print(recall_table([Cell(**row) for row in kept]))
     if samples:
         figures["samples"] = report.draw_samples(lm, samples)
         for sample in figures["samples"]:

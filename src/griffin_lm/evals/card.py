@@ -23,7 +23,6 @@ _FORGET = {
 def card(training: dict[str, Any], measured: dict[str, Any], far: dict[str, Any] | None) -> str:
     """Markdown."""
     loss, machine = measured["loss"], training["machine"]
-    carried = loss["carried"]
     held_out = ", ".join(training["held_out"])
     near = _cells(measured)
     sections = [
@@ -37,10 +36,10 @@ language: en
 # fledgling
 
 The model that comes with griffin-lm: a small Griffin to run, read and take apart anywhere.
-{measured["parameters"]:,} parameters in bfloat16: six layers of width 128 (recurrent,
-recurrent, local attention, twice), window 64, a SentencePiece vocabulary of 2,048. It writes words
-like a Victorian novel's and has no knowledge or sense to speak of. What it can do is carry a note through text that
-is hundreds of times longer than its attention window, in a state of fixed size.
+{measured["parameters"]:,} parameters in bfloat16: six layers of width 128 (recurrent, recurrent,
+local attention, twice), window 64, a SentencePiece vocabulary of 2,048. It writes words like a
+Victorian novel's and has no knowledge or sense to speak of. What it can do is carry a note through
+text that is hundreds of times longer than its window, in a state of fixed size.
 
 ```
 <note>The name is Emma, the place is Bath, the number is 47.</note> ... prose ...
@@ -52,13 +51,13 @@ token. Without a note the answer is "There is no such note.". Other wordings wer
 notes contradict each other nothing is promised.""",
         f"""## Training
 
-- Data: {training["train_books"]} English novels, 1840 to 1920
-  ({training["train_bytes"]:,} bytes), of ELTeC-eng (ed. Lou Burnard, COST Action CA16204, DOI
-  10.5281/zenodo.4662490; texts in the public domain, markup CC BY 4.0), with memo rows set into
-  them. Held out: {held_out}.
+- Data: {training["train_books"]} English novels, 1840 to 1920 ({training["train_bytes"]:,} bytes),
+  of ELTeC-eng (ed. Lou Burnard, COST Action CA16204, DOI 10.5281/zenodo.4662490; texts in the
+  public domain, markup CC BY 4.0), with memo rows set into them.
+- Held out: {held_out}.
 - {training["tokens"]:,} tokens in {training["steps"]:,} steps of 16 rows by 256, state carried,
-  gradients cut at the steps' borders; {training["seconds"]:,} s on one core of
-  {machine["processor"]}, shared with other work; torch {machine["torch"]}.
+  gradients cut at the steps' borders; {training["seconds"]:,} s on one core of a machine that did
+  other work too ({machine["processor"]}, torch {machine["torch"]}).
 - The longest distance between note and question in training: {training["longest_gap"]:,} tokens.
 - Made by `griffin pretrain recipes/fledgling.py --data DIR --out RUN` with the books above.""",
         f"""## Loss on the held-out novels
@@ -69,10 +68,9 @@ notes contradict each other nothing is promised.""",
 |---|---|---|
 {_loss_rows(loss)}
 
-With the state carried: {carried["bits_per_byte"]:.3f} bits per byte. Without the recurrent state
-(zeroed before every token; the window's keys and the conv's taps stay) it is
-{_worse(loss, "h_zeroed_every_token")}; forgetting every 64 tokens costs
-{_worse(loss, "h_zeroed_every_window")}.""",
+Without the recurrent state (h zeroed before every token; the window's keys and the conv's taps
+stay) the loss is {_worse(loss, "h_zeroed_every_token")} bits per byte; forgetting every 64 tokens
+costs {_worse(loss, "h_zeroed_every_window")}.""",
         f"""## Recall by distance
 
 A note in the held-out novels, then prose, then a question; greedy, first token of the answer. "no
@@ -108,7 +106,7 @@ def _loss_rows(loss: dict[str, Any]) -> str:
 
 def _worse(loss: dict[str, Any], name: str) -> str:
     """How much is lost, in bits per byte."""
-    return f"{loss[name]['bits_per_byte'] - loss['carried']['bits_per_byte']:+.3f} bits per byte"
+    return f"{loss[name]['bits_per_byte'] - loss['carried']['bits_per_byte']:+.3f}"
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ Lubeck
 """
 
 VALUES: dict[str, list[str]] = {
-    "name": _NAMES.split(),
-    "place": _PLACES.split(),
+    "name": [*_NAMES.split()],
+    "place": [*_PLACES.split()],
     "number": [str(number) for number in range(10, 100)],
 }
 

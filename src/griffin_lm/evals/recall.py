@@ -8,6 +8,7 @@ of the answer decides, as the largest of all logits (greedy).
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -143,6 +144,6 @@ def recall_table(cells: Sequence[Cell]) -> str:
     return "\n".join(lines)
 
 
-def to_json(cells: Sequence[Cell]) -> list[dict[str, object]]:
+def to_json(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """Plain values."""
     return [asdict(cell) | {"share": round(cell.share, 4)} for cell in cells]

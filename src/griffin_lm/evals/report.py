@@ -96,7 +96,7 @@ def measure_memos(
     distances: Sequence[int],
     rows: int,
     progress: Progress = lambda what, done, whole: None,
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Memo recall, as `recall.measure_recall`, in plain values."""
     cells = measure_recall(
         lm.model,

@@ -1,0 +1,80 @@
+"""Recipes, settings, and what they do to the optimiser and the initial weights."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from griffin_lm.errors import ConfigError
+from griffin_lm.models import build
+from griffin_lm.training.config import TrainConfig, load_recipe, with_settings
+from griffin_lm.training.optim import learning_rate, make_optimizer, slow_channels
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "fledgling.py"
+
+
+def test_the_recipe_of_the_bundled_model_names_six_held_out_books():
+    config = load_recipe(RECIPE)
+    assert len(set(config.held_out)) == 6 and config.model_config().vocab == 2048
+
+
+def test_settings_reach_every_kind_of_field():
+    config = with_settings(
+        TrainConfig(),
+        ["tokens=2e6", "bf16=false", "peak_rate=1e-3", "slow_half_life=3,4", "held_out=a,b"],
+    )
+    assert (config.tokens, config.bf16, config.peak_rate) == (2_000_000, False, 1e-3)
+    assert config.slow_half_life == (3.0, 4.0) and config.held_out == ("a", "b")
+
+
+@pytest.mark.parametrize("setting", ["colour=red", "tokens", "tokens=many", "bf16=perhaps"])
+def test_a_wrong_setting_is_named(setting: str):
+    with pytest.raises(ConfigError, match=setting.partition("=")[0]):
+        with_settings(TrainConfig(), [setting])
+
+
+def test_a_recipe_that_is_none_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="no recipe"):
+        load_recipe(tmp_path / "absent.py")
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(ConfigError, match="no function recipe"):
+        load_recipe(tmp_path / "empty.py")
+
+
+def test_the_learning_rate_warms_up_holds_and_falls():
+    config = TrainConfig(peak_rate=1.0, last_rate=0.1, warmup_steps=10, decay_share=0.5)
+    rates = [learning_rate(config, *at) for at in [(0, 0.0), (9, 0.1), (99, 0.5), (99, 0.75)]]
+    assert rates == pytest.approx([0.1, 1.0, 1.0, 0.55])
+    assert learning_rate(config, 999, 1.0) == pytest.approx(0.1)
+    begun = with_settings(config, ["decay_from=0.2"])
+    assert learning_rate(begun, 99, 0.6) == pytest.approx(0.55)
+
+
+def test_weight_decay_spares_lambda_biases_and_norms():
+    model = build("tiny-griffin")
+    names = {id(p): name for name, p in model.named_parameters()}
+    optimizer = make_optimizer(model, TrainConfig())
+    decayed, spared = ({names[id(p)] for p in group["params"]} for group in optimizer.param_groups)
+    assert len(decayed) + len(spared) == len(names)
+    assert "embed.weight" in decayed and "layers.0.mixer.cell.a_gate.w" in decayed
+    assert not [name for name in decayed if name.endswith(("bias", ".b", "Lambda", "scale"))]
+    assert optimizer.param_groups[1]["weight_decay"] == 0
+
+
+def test_slow_channels_have_the_half_lives_asked_for():
+    model = build("fledgling")
+    before = model.layers[0].mixer.cell.Lambda.clone()
+    config = TrainConfig(slow_share=0.25, slow_half_life=(3.0, 5.0))
+    slow_channels(model, config)
+    cell = model.layers[0].mixer.cell
+    heads, per_head = cell.a_gate.b.shape
+    slow = round(0.25 * per_head)
+    lam = cell.Lambda.view(heads, per_head)[:, :slow]
+    gate = cell.a_gate.b[:, :slow].sigmoid()
+    half_life = math.log(2) / (8 * torch.nn.functional.softplus(lam) * gate)
+    assert half_life.min().item() == pytest.approx(1e3, rel=1e-2)
+    assert half_life.max().item() == pytest.approx(1e5, rel=1e-2)
+    assert torch.equal(
+        before.view(heads, per_head)[:, slow:], cell.Lambda.view(heads, per_head)[:, slow:]
+    )
