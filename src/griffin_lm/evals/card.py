@@ -1,6 +1,7 @@
 """fledgling's model card, written from what was measured and nothing else.
 
     python -m griffin_lm.evals.card training.json evaluation.json [far.json] > README.md
+    python -m griffin_lm.evals.card --results training.json evaluation.json [far.json] > page.md
 
 `training.json` is what `griffin_lm.training.export` writes; the others come from
 `griffin evaluate ... --recall --json FILE` (far.json: more distances, fewer rows).
@@ -91,6 +92,33 @@ uncertain by about 1 / sqrt(n) at worst.
     return "\n\n".join(sections) + "\n"
 
 
+def results_page(
+    training: dict[str, Any], measured: dict[str, Any], far: dict[str, Any] | None
+) -> str:
+    """The card's figures as a page of docs/results, with the commands that make them again."""
+    _, _, figures = card(training, measured, far).partition("## Training")
+    books = ",".join(training["held_out"])
+    text = measured["text"]
+    loss = measured["loss"]
+    samples = len(measured.get("samples", []))
+    commands = [
+        f"griffin evaluate fledgling --text {text} --books {books} --forget --recall \\",
+        f"    --segment {loss['segment_tokens']} --segments {loss['segments']} "
+        f"--rows {_cells(measured)[0].n} --samples {samples} --json near.json",
+    ]
+    if far is not None:
+        cells = _cells(far)
+        distances = ",".join(str(each) for each in sorted({cell.distance for cell in cells}))
+        commands += [
+            f"griffin evaluate fledgling --text {text} --books {books} --recall \\",
+            f"    --segment 256 --segments 1 --distances {distances} --rows {cells[0].n} "
+            "--json far.json",
+        ]
+    commands += ["python -m griffin_lm.evals.card --results training.json near.json far.json"]
+    head = "# fledgling, as measured\n\nMade by (raw figures in `fledgling.json`):\n\n```\n"
+    return head + "\n".join(commands) + "\n```\n\n## Training" + figures
+
+
 def _cells(measured: dict[str, Any]) -> list[Cell]:
     rows = ({k: v for k, v in row.items() if k != "share"} for row in measured["recall"])
     return [Cell(**row) for row in rows]
@@ -110,7 +138,11 @@ def _worse(loss: dict[str, Any], name: str) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (3, 4):
-        sys.exit("usage: python -m griffin_lm.evals.card training.json evaluation.json [far.json]")
-    read = [json.loads(Path(name).read_text(encoding="utf-8")) for name in sys.argv[1:]]
-    sys.stdout.write(card(read[0], read[1], read[2] if len(read) > 2 else None))
+    names = [name for name in sys.argv[1:] if name != "--results"]
+    if len(names) not in (2, 3):
+        sys.exit(
+            "usage: python -m griffin_lm.evals.card [--results] training.json near.json [far.json]"
+        )
+    read = [json.loads(Path(name).read_text(encoding="utf-8")) for name in names]
+    write = results_page if "--results" in sys.argv else card
+    sys.stdout.write(write(read[0], read[1], read[2] if len(read) > 2 else None))
