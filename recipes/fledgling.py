@@ -18,5 +18,17 @@ HELD_OUT = (
 
 
 def recipe() -> TrainConfig:
-    """One core with AVX512-BF16 does 9 to 11 thousand tokens a second."""
-    return TrainConfig(model="fledgling", held_out=HELD_OUT)
+    """One core with AVX512-BF16 does 9 to 11 thousand tokens a second: about 45 minutes.
+
+    The rate falls for the last 60%, since at 3e-3 the second field stayed at 0.75 and only a lower
+    rate settled it. How the bundled weights came about, restarts and all, stands in docs/log.md.
+    """
+    return TrainConfig(
+        model="fledgling",
+        held_out=HELD_OUT,
+        tokens=27_000_000,
+        decay_share=0.6,
+        passing=0.85,
+        prose_weight_after=0.6,
+        answer_floor=4,
+    )
