@@ -60,8 +60,8 @@ notes contradict each other nothing is promised.""",
   gradients cut at the steps' borders; {training["seconds"]:,} s on one core of a machine that did
   other work too ({machine["processor"]}, torch {machine["torch"]}).
 - The longest distance between note and question in training: {training["longest_gap"]:,} tokens.
-- Made by `griffin pretrain recipes/fledgling.py --data DIR --out RUN` with the books above, settings
-  changed on the way: docs/log.md of the repository tells which and when.""",
+- Made by `griffin pretrain recipes/fledgling.py --data DIR --out RUN` with the books above,
+  settings changed on the way: docs/log.md of the repository tells which and when.""",
         f"""## Loss on the held-out novels
 
 {loss["segments"]} segments of {loss["segment_tokens"]:,} tokens, each read from its beginning.
