@@ -30,7 +30,9 @@ def commands() -> set[str]:
     """The words that may follow `griffin`."""
     from griffin_lm.cli.main import app
 
-    return set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    return set(group.commands)
 
 
 def generator() -> ModuleType:

@@ -22,7 +22,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     names = ["pyproject.toml", "README.md", "LICENSE", "src"]
     if shutil.which("git") is None:
-        pytest.skip("no git here")
+        pytest.skip("no git here, and without it nobody knows which files are the project's")
     files = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--", *names],
         cwd=ROOT,

@@ -49,7 +49,7 @@ def test_a_public_name_can_be_imported_and_explains_itself(name: str) -> None:
 def test_type_checkers_and_users_see_the_same_names() -> None:
     tree = ast.parse(Path(griffin.__file__).read_text())
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
-    typed = {alias.asname for node in block.body for alias in node.names}  # type: ignore[attr-defined]
+    typed = {alias.asname for node in block.body for alias in node.names}
     assert typed == set(PUBLIC) - {"__version__"}
 
 

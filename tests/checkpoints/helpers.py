@@ -12,6 +12,7 @@ from torch import Tensor
 import griffin_lm as griffin
 from griffin_lm.mixers import RGLRU, LocalAttention
 
+Good = Callable[[str], Path]  # the fixture that writes a good checkpoint
 WEIGHTS = "model.safetensors"
 
 # as RecurrentGemma, but tiny: one number of heads, scaled embeddings, a cap

@@ -19,6 +19,7 @@ from griffin_lm.models import ModelConfig
 from tests.checkpoints.helpers import TINY, random_model
 from tests.parity import record_parity
 
+# the dev extra brings it; the package itself must pass its tests without
 transformers: Any = pytest.importorskip("transformers")
 
 SETTINGS: dict[str, Any] = {

@@ -24,6 +24,7 @@ from griffin_lm.mixers import RGLRU, LocalAttention
 from griffin_lm.models import Griffin, ModelConfig
 from tests.parity import record_parity
 
+# the dev extra brings it; the package itself must pass its tests without
 transformers = pytest.importorskip("transformers")
 
 TOLERANCE = 2e-5

@@ -21,7 +21,10 @@ def plain(q, k, v, starts, window):
 
 def case(length, heads=4, shared=1, width=8, starts=0.05):
     random = torch.Generator().manual_seed(length)
-    draw = lambda n: torch.randn(2, length, n, width, generator=random, dtype=torch.float64)  # noqa: E731
+
+    def draw(n):
+        return torch.randn(2, length, n, width, generator=random, dtype=torch.float64)
+
     begins = torch.rand(2, length, generator=random) < starts
     begins[:, 0] = True
     t = torch.arange(length).expand(2, length)
