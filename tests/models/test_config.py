@@ -28,6 +28,10 @@ MODEL_CHANGES = {
     "logit_cap": 30.0,
     "scale_embeddings": True,
     "mlp_init": "doubled",
+    "mlp": "swiglu",
+    "mlp_bias": False,
+    "tied": False,
+    "norm_weight": "plain",
 }
 RECURRENT_CHANGES = {
     "width": 32,
@@ -51,8 +55,8 @@ def signature(config):
     tokens = torch.randint(0, 40, (1, 20), generator=torch.Generator().manual_seed(0))
     model = griffin.build(config, seed=1)
     with torch.no_grad():
-        for parameter in model.parameters():  # biases and norms away from 0, so that they count
-            parameter += 0.05
+        for parameter in model.parameters():  # biases and norms away from 0 and 1: they count
+            parameter.add_(0.05).mul_(1.1)
         return model(tokens)[0][..., :40]
 
 
@@ -129,6 +133,11 @@ def test_the_papers_sizes_are_met_to_their_digits(name, millions):
         ({"layers": 0}, "layers must be positive"),
         ({"logit_cap": -1.0}, "logit_cap"),
         ({"mlp_init": "big"}, "mlp_init"),
+        ({"mlp": "relu"}, "mlp must be 'geglu', 'swiglu' or \"none\""),
+        ({"mlp": "none"}, "mlp_width must be 0 with mlp 'none'"),
+        ({"mlp_width": 0}, "mlp_width must be positive"),
+        ({"norm_weight": "free"}, "norm_weight"),
+        ({"tied": 0}, "tied must be bool"),
     ),
 )
 def test_a_config_that_makes_no_sense_is_refused_by_name(change, message):
@@ -169,3 +178,47 @@ def test_a_whole_number_where_a_float_belongs_is_that_float():
     config = griffin.ModelConfig.from_dict(settings)
     assert config == TINY and config.identity() == TINY.identity()
     assert isinstance(config.logit_cap, float)
+
+
+ADDED = {"mlp": "geglu", "mlp_bias": True, "tied": True, "norm_weight": "offset"}
+
+
+def test_settings_that_came_later_are_silent_at_their_default_and_count_otherwise():
+    assert not set(ADDED) & set(TINY.to_dict()) and not set(ADDED) & set(TINY.identity())
+    assert griffin.ModelConfig.from_dict(TINY.to_dict() | ADDED) == TINY
+    untied = replace(TINY, tied=False)
+    assert untied.to_dict()["tied"] is False and untied.identity() != TINY.identity()
+    assert griffin.ModelConfig.from_dict(untied.to_dict()) == untied
+
+
+def test_fingerprints_of_the_first_release_still_stand():
+    """Computed by 0.1.0; states saved by it name them."""
+    released = {
+        "tiny-griffin": "e066589e7039d744cbce60f7f236b9fbb11e26e2326f9e98ca7c833c8ed9d5a0",
+        "tiny-hawk": "ac5e5001811d9c1e36cd386167a435db97f2891fbc9468e8d25d037b97971921",
+    }
+    for name, fingerprint in released.items():
+        model = griffin.build(name, seed=3)
+        assert model.origin.model() == fingerprint
+
+
+def test_a_head_of_its_own_is_a_second_matrix_and_the_tied_one_is_the_embedding():
+    tied, untied = griffin.build(TINY), griffin.build(replace(TINY, tied=False))
+    assert {name for name, _ in untied.named_parameters()} - {
+        name for name, _ in tied.named_parameters()
+    } == {"head.weight"}
+    assert tied.head.weight is tied.embed.weight
+    hidden = torch.randn(2, 3, TINY.width)
+    for model in (tied, untied):
+        logits = model.head(hidden)
+        expected = 5 * torch.tanh(hidden @ model.head.weight.T / 5)
+        torch.testing.assert_close(logits, expected)
+    assert set(tied.state_dict()) == {name for name, _ in tied.named_parameters()}
+
+
+def test_a_stack_without_mlps_has_neither_them_nor_their_norms():
+    bare = replace(TINY, mlp="none", mlp_width=0)
+    model = griffin.build(bare)
+    assert not [name for name, _ in model.named_parameters() if "mlp" in name]
+    assert model(torch.zeros(1, 4, dtype=torch.int64))[0].isfinite().all()
+    assert griffin.ModelConfig.from_dict(bare.to_dict()) == bare

@@ -1,4 +1,4 @@
-"""The embedding, which is also the output head (tied), and the soft cap on logits."""
+"""The embedding, the output head (the same matrix where they are tied), the soft cap on logits."""
 
 import torch
 from jaxtyping import Float
@@ -9,18 +9,17 @@ from ..precision import accumulation
 from ..shapes import JSON, Tokens
 
 
-class TiedEmbedding(nn.Module):
-    """Words in, logits out, by one matrix.
+class Embedding(nn.Module):
+    """Words in.
 
-    With `scaled`, embeddings (not logits) are multiplied by sqrt(width) rounded to bfloat16, as the
-    published weights were trained: 50.5 for a width of 2560, whatever the dtype of the weights.
+    With `scaled`, embeddings are multiplied by sqrt(width) rounded to bfloat16, as the published
+    weights were trained: 50.5 for a width of 2560, whatever the dtype of the weights.
     """
 
-    def __init__(self, vocab: int, width: int, scaled: bool, cap: float) -> None:
+    def __init__(self, vocab: int, width: int, scaled: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocab, width))
         self.factor = float(torch.tensor(width**0.5, device="cpu").bfloat16()) if scaled else 1.0
-        self.cap = cap
 
     def initialise(self, random: torch.Generator) -> None:
         """Normal with variance 1 / width."""
@@ -31,10 +30,49 @@ class TiedEmbedding(nn.Module):
         """Looks the tokens up."""
         return embedding(tokens, self.weight) * self.factor
 
-    def logits(self, x: Float[Tensor, "*B W"]) -> Float[Tensor, "*B V"]:
-        """x E^T, then cap * tanh(logits / cap) unless cap is 0; in x's dtype, the cap in fp32."""
-        logits = linear(x, self.weight)
-        if not self.cap:
-            return logits
-        wide = logits.to(accumulation(logits.dtype))
-        return (torch.tanh(wide / self.cap) * self.cap).to(logits.dtype)
+
+class Head(nn.Module):
+    """Logits out, by a matrix `weight` (V, W) of its own: x weight^T, softly capped."""
+
+    def __init__(self, vocab: int, width: int, cap: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab, width))
+        self.cap = cap
+
+    def initialise(self, random: torch.Generator) -> None:
+        """Normal with variance 1 / width."""
+        options: JSON = {"generator": random}
+        nn.init.normal_(self.weight, std=self.weight.shape[1] ** -0.5, **options)
+
+    def forward(self, x: Float[Tensor, "*B W"]) -> Float[Tensor, "*B V"]:
+        """(..., W) to (..., V)."""
+        return capped(linear(x, self.weight), self.cap)
+
+
+class TiedHead(nn.Module):
+    """Logits out, by the embedding's matrix, without its factor; no parameter of its own."""
+
+    def __init__(self, embed: Embedding, cap: float) -> None:
+        super().__init__()
+        self._embed = (embed,)  # in a tuple it is no submodule: its weight keeps one name
+        self.cap = cap
+
+    @property
+    def weight(self) -> Tensor:
+        """The embedding's matrix (V, W)."""
+        return self._embed[0].weight
+
+    def initialise(self, random: torch.Generator) -> None:
+        """Nothing to draw."""
+
+    def forward(self, x: Float[Tensor, "*B W"]) -> Float[Tensor, "*B V"]:
+        """(..., W) to (..., V)."""
+        return capped(linear(x, self.weight), self.cap)
+
+
+def capped(logits: Tensor, cap: float) -> Tensor:
+    """cap * tanh(logits / cap), computed in fp32, in the logits' dtype; 0 leaves them alone."""
+    if not cap:
+        return logits
+    wide = logits.to(accumulation(logits.dtype))
+    return (torch.tanh(wide / cap) * cap).to(logits.dtype)

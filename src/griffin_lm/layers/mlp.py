@@ -1,21 +1,35 @@
-"""The gated MLP block (Griffin, section 2.2): GeGLU with the tanh approximation of GELU."""
+"""The gated MLP block (Griffin, section 2.2; Shazeer 2020): GeGLU, or SwiGLU as in Llama."""
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, silu
 
 from ..shapes import JSON
 
 
-class GatedMLP(nn.Module):
-    """down(gelu(gate(x)) * up(x)); `mlp_width` is the width of each of the two branches."""
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU by its tanh approximation, as all of these models were trained."""
+    return gelu(x, approximate="tanh")
 
-    def __init__(self, width: int, mlp_width: int) -> None:
+
+GATES: dict[str, Callable[[Tensor], Tensor]] = {"geglu": gelu_tanh, "swiglu": silu}
+
+
+class GatedMLP(nn.Module):
+    """down(act(gate(x)) * up(x)); `mlp_width` is the width of each of the two branches.
+
+    kind: "geglu" (act is GELU) or "swiglu" (SiLU). bias: the three linear maps have biases.
+    """
+
+    def __init__(self, width: int, mlp_width: int, kind: str = "geglu", bias: bool = True) -> None:
         super().__init__()
-        self.gate = nn.Linear(width, mlp_width)
-        self.up = nn.Linear(width, mlp_width)
-        self.down = nn.Linear(mlp_width, width)
+        self.activation = GATES[kind]
+        self.gate = nn.Linear(width, mlp_width, bias=bias)
+        self.up = nn.Linear(width, mlp_width, bias=bias)
+        self.down = nn.Linear(mlp_width, width, bias=bias)
 
     def initialise(self, fan_in: int, depth: int, random: torch.Generator) -> None:
         """gate, up: variance 1 / fan_in; down: 2 / (depth * mlp_width), so the sum stays level."""
@@ -24,8 +38,9 @@ class GatedMLP(nn.Module):
             nn.init.normal_(linear.weight, std=fan_in**-0.5, **options)
         nn.init.normal_(self.down.weight, std=(2 / depth / self.down.in_features) ** 0.5, **options)
         for linear in (self.gate, self.up, self.down):
-            nn.init.zeros_(linear.bias)
+            if linear.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
+                nn.init.zeros_(linear.bias)
 
     def forward(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
         """Tokenwise."""
-        return self.down(gelu(self.gate(x), approximate="tanh") * self.up(x))
+        return self.down(self.activation(self.gate(x)) * self.up(x))

@@ -1,4 +1,4 @@
-"""RMSNorm (Zhang and Sennrich 2019) with the scale stored as its difference from 1, as Gemma's."""
+"""RMSNorm (Zhang and Sennrich 2019), its weight stored as Gemma does or as Llama does."""
 
 import torch
 from jaxtyping import Float
@@ -8,19 +8,26 @@ from ..precision import accumulation
 
 
 class RMSNorm(nn.Module):
-    """y = x / sqrt(mean(x^2) + eps) * (1 + scale), in fp32, given back in x's dtype."""
+    """y = x / sqrt(mean(x^2) + eps), times 1 + scale (`offset`, Gemma) or times scale (Llama).
 
-    def __init__(self, width: int, eps: float) -> None:
+    The quotient is taken in fp32. Gemma multiplies there and casts the product to x's dtype; Llama
+    casts the quotient and multiplies in x's dtype. In fp32 the two are one; each is kept, because
+    weights in bf16 were trained with it.
+    """
+
+    def __init__(self, width: int, eps: float, offset: bool = True) -> None:
         super().__init__()
-        self.eps = eps
+        self.eps, self.offset = eps, offset
         self.scale = nn.Parameter(torch.empty(width))
 
     def initialise(self) -> None:
-        """scale = 0, that is a factor of 1."""
-        nn.init.zeros_(self.scale)
+        """A factor of 1."""
+        nn.init.constant_(self.scale, 0.0 if self.offset else 1.0)
 
     def forward(self, x: Float[Tensor, "*B W"]) -> Float[Tensor, "*B W"]:
         """Normalises the last axis."""
         wide = x.to(accumulation(x.dtype))
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide * (1 + self.scale.to(wide.dtype))).to(x.dtype)
+        if self.offset:
+            return (wide * (1 + self.scale.to(wide.dtype))).to(x.dtype)
+        return wide.to(x.dtype) * self.scale.to(x.dtype)

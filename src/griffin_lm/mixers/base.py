@@ -6,13 +6,16 @@ in and comes out; nothing is kept on the module. Within a call each row's valid 
 """
 
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..shapes import JSON, Counts, Flags, Hidden, Tokens
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 MixerState = Any  # a NamedTuple of tensors; each mixer has its own
 
@@ -67,16 +70,16 @@ class MixerConfig:
     kind: ClassVar[str]
     # settings that only shape random weights: published formats don't carry them
     only_initial: ClassVar[frozenset[str]] = frozenset()
+    # settings added after a release: see plain_settings
+    later: ClassVar[frozenset[str]] = frozenset()
 
     def build(self, width: int) -> Mixer:
         """The mixer for a residual stream of this width, weights not yet set."""
         raise NotImplementedError(f"{type(self).__name__} has no build")
 
     def to_dict(self) -> JSON:
-        """{"kind": ..., every field}."""
-        return {"kind": self.kind} | {
-            field.name: getattr(self, field.name) for field in fields(self)
-        }
+        """{"kind": ..., every field but those of `later` at their default}."""
+        return {"kind": self.kind} | plain_settings(self, self.later)
 
     @classmethod
     def from_dict(cls, settings: JSON) -> "MixerConfig":
@@ -85,6 +88,17 @@ class MixerConfig:
         given = {name: value for name, value in settings.items() if name != "kind"}
         required = {name for name, field in known.items() if field.default is MISSING}
         return cls(**checked_fields(cls.kind, given, known, required))
+
+
+def plain_settings(config: "DataclassInstance", later: frozenset[str]) -> JSON:
+    """Every field's value, without the fields of `later` that have their default.
+
+    `later` names the settings that a release did not know yet. At their default they mean what that
+    release did, so its fingerprints, states and configs stay valid; at any other value they count.
+    """
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    silent = {f.name for f in fields(config) if f.name in later and values[f.name] == f.default}
+    return {name: value for name, value in values.items() if name not in silent}
 
 
 def checked_fields(owner: str, given: JSON, known: JSON, required: set[str]) -> JSON:

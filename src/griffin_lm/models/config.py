@@ -4,8 +4,9 @@ from dataclasses import MISSING, dataclass, fields
 from typing import ClassVar
 
 from ..errors import ConfigError
+from ..layers.mlp import GATES
 from ..mixers import MIXERS, MixerConfig
-from ..mixers.base import checked_fields, require
+from ..mixers.base import checked_fields, plain_settings, require
 from ..shapes import JSON
 
 
@@ -13,13 +14,17 @@ from ..shapes import JSON
 class ModelConfig:
     """A residual stack: layer i mixes by pattern[i % len(pattern)], then runs the MLP.
 
-    vocab, width: of the embedding, which is also the head. mlp_width: of each of the MLP's two
-    branches. logit_cap: logits become cap * tanh(logits / cap); 0 leaves them. scale_embeddings:
-    multiply embeddings by sqrt(width). mlp_init: variance of the MLP's inputs 1 / "width" (paper,
-    DeepMind's torch) or half of it, "doubled" (its JAX).
+    vocab, width: of the embedding, which is also the head unless `tied` is False. mlp_width: of
+    each of the MLP's two branches. logit_cap: logits become cap * tanh(logits / cap); 0 leaves
+    them. scale_embeddings: multiply embeddings by sqrt(width). mlp_init: variance of the MLP's
+    inputs 1 / "width" (paper, DeepMind's torch) or half of it, "doubled" (its JAX).
+    mlp: "geglu" (Griffin, Gemma), "swiglu" (Llama), or "none", which wants an mlp_width of 0 and
+    leaves out the MLP and its norm (Mamba). mlp_bias: its linear maps have biases.
+    norm_weight: norms multiply by 1 + scale ("offset": Griffin, Gemma) or by scale ("plain").
     """
 
     only_initial: ClassVar[frozenset[str]] = frozenset({"mlp_init"})
+    later: ClassVar[frozenset[str]] = frozenset({"mlp", "mlp_bias", "tied", "norm_weight"})
     vocab: int
     width: int
     mlp_width: int
@@ -29,10 +34,27 @@ class ModelConfig:
     logit_cap: float = 0.0
     scale_embeddings: bool = False
     mlp_init: str = "width"
+    mlp: str = "geglu"
+    mlp_bias: bool = True
+    tied: bool = True
+    norm_weight: str = "offset"
 
     def __post_init__(self) -> None:
-        for name in ("vocab", "width", "mlp_width", "layers"):
+        require(
+            self.mlp in (*GATES, "none"),
+            f'config.mlp must be {", ".join(map(repr, GATES))} or "none", not {self.mlp!r}',
+        )
+        for name in ("vocab", "width", "layers"):
             require(getattr(self, name) > 0, f"config.{name} must be positive")
+        require(
+            self.mlp_width == 0 if self.mlp == "none" else self.mlp_width > 0,
+            f"config.mlp_width must be {'0' if self.mlp == 'none' else 'positive'} "
+            f"with mlp {self.mlp!r}, not {self.mlp_width}",
+        )
+        require(
+            self.norm_weight in ("offset", "plain"),
+            f'config.norm_weight must be "offset" or "plain", not {self.norm_weight!r}',
+        )
         require(len(self.pattern) > 0, "config.pattern names no mixer")
         require(self.norm_eps > 0, f"config.norm_eps must be positive, not {self.norm_eps}")
         require(self.logit_cap >= 0, f"config.logit_cap must be 0 or more, not {self.logit_cap}")
@@ -46,9 +68,10 @@ class ModelConfig:
         return self.pattern[layer % len(self.pattern)]
 
     def to_dict(self) -> JSON:
-        """Plain values only, for JSON."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        return plain | {"pattern": [mixer.to_dict() for mixer in self.pattern]}
+        """Plain values only, for JSON; settings of `later` only where they differ."""
+        return plain_settings(self, self.later) | {
+            "pattern": [mixer.to_dict() for mixer in self.pattern]
+        }
 
     def identity(self) -> JSON:
         """to_dict without what only shapes random weights: the same whatever format it came in."""

@@ -3,11 +3,10 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError, StateError
-from ..layers.embedding import TiedEmbedding
+from ..layers.embedding import Embedding, Head, TiedHead
 from ..layers.norm import RMSNorm
 from ..mixers import Span
 from ..shapes import Counts, Flags, Hidden, Tokens
@@ -36,11 +35,16 @@ class Griffin(nn.Module):
         super().__init__()
         self.config = config
         with torch.device("meta"):  # nn.Linear would draw weights that nobody wants
-            self.embed = TiedEmbedding(
-                config.vocab, config.width, config.scale_embeddings, config.logit_cap
-            )
+            self.embed = Embedding(config.vocab, config.width, config.scale_embeddings)
             self.layers = nn.ModuleList(ResidualBlock(config, i) for i in range(config.layers))
-            self.final_norm = RMSNorm(config.width, config.norm_eps)
+            offset = config.norm_weight == "offset"
+            self.final_norm = RMSNorm(config.width, config.norm_eps, offset)
+            # logits of hidden states: (..., W) to (..., V)
+            self.head: Head | TiedHead = (
+                TiedHead(self.embed, config.logit_cap)
+                if config.tied
+                else Head(config.vocab, config.width, config.logit_cap)
+            )
         if dtype is not None:
             self.to(dtype)
         self.to_empty(device=device if device is not None else torch.get_default_device())
@@ -59,6 +63,7 @@ class Griffin(nn.Module):
         for block in self.blocks:
             block.initialise(self.config, random)
         self.final_norm.initialise()
+        self.head.initialise(random)
         return self
 
     def empty_state(self, batch_size: int) -> State:
@@ -113,10 +118,6 @@ class Griffin(nn.Module):
         """As `forward`, but the final normalised hidden states (B, T, W) in place of the logits."""
         hidden, after, _ = self._read(tokens, starts, valid, state, donate, window, "all")
         return hidden, after
-
-    def head(self, hidden: Float[Tensor, "*B W"]) -> Float[Tensor, "*B V"]:
-        """Logits of hidden states: (..., W) to (..., V)."""
-        return self.embed.logits(hidden)
 
     def _read(
         self,

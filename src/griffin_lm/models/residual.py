@@ -11,25 +11,29 @@ from .config import ModelConfig
 
 
 class ResidualBlock(nn.Module):
-    """One layer of the stack."""
+    """One layer of the stack; with `config.mlp` "none" its second half and that norm are absent."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.mixer_norm = RMSNorm(config.width, config.norm_eps)
+        offset = config.norm_weight == "offset"
+        self.mixer_norm = RMSNorm(config.width, config.norm_eps, offset)
         self.mixer: Mixer = config.mixer(layer).build(config.width)
-        self.mlp_norm = RMSNorm(config.width, config.norm_eps)
-        self.mlp = GatedMLP(config.width, config.mlp_width)
+        self.mlp: GatedMLP | None = None
+        if config.mlp != "none":
+            self.mlp_norm = RMSNorm(config.width, config.norm_eps, offset)
+            self.mlp = GatedMLP(config.width, config.mlp_width, config.mlp, config.mlp_bias)
 
     def initialise(self, config: ModelConfig, random: torch.Generator) -> None:
         """Random weights."""
         self.mixer_norm.initialise()
         self.mixer.initialise(config.layers, random)
-        self.mlp_norm.initialise()
-        fan_in = config.width * (2 if config.mlp_init == "doubled" else 1)
-        self.mlp.initialise(fan_in, config.layers, random)
+        if self.mlp is not None:
+            self.mlp_norm.initialise()
+            fan_in = config.width * (2 if config.mlp_init == "doubled" else 1)
+            self.mlp.initialise(fan_in, config.layers, random)
 
     def forward(self, x: Hidden, span: Span, state: MixerState) -> tuple[Hidden, MixerState]:
         """x after the block, and the mixer's state."""
         mixed, state = self.mixer(self.mixer_norm(x), span, state)
         x = x + mixed
-        return x + self.mlp(self.mlp_norm(x)), state
+        return (x if self.mlp is None else x + self.mlp(self.mlp_norm(x))), state
