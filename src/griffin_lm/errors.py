@@ -7,7 +7,8 @@ GriffinError
 ├── CheckpointError          weights on disk
 │   ├── CheckpointNotFound   nothing there, or nothing that is a checkpoint
 │   ├── CheckpointCorrupt    truncated, not what its header says, not readable
-│   └── CheckpointMismatch   readable, but its tensors are not those of the model
+│   ├── CheckpointMismatch   readable, but its tensors are not those of the model
+│   └── HubError             a download that cannot go on: login, licence, network, room
 ├── TokenizerError           a vocabulary that cannot be read or is another model's
 ├── DataError                training or evaluation text that cannot be used
 ├── TrainingError            a run that must not go on
@@ -48,6 +49,10 @@ class CheckpointCorrupt(CheckpointError):
 
 class CheckpointMismatch(CheckpointError):
     """A readable file whose tensors are not those of the model."""
+
+
+class HubError(CheckpointError):
+    """A download that cannot go on: login, licence, network, or room for it."""
 
 
 class TokenizerError(GriffinError):
