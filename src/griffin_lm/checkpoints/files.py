@@ -127,18 +127,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def existing_folder(path: Path) -> Path:
-    """The folder of a checkpoint. Raises CheckpointNotFound saying what is there instead."""
-    if path.is_file():
-        raise CheckpointNotFound(
-            f"{path} is a file; a checkpoint is a folder with {CONFIG} and weights: give the folder"
-        )
-    if not path.is_dir():
-        raise CheckpointNotFound(f"there is no folder {path}; check the name")
-    if not (path / CONFIG).exists():
-        raise CheckpointNotFound(
-            f"{path} holds no {CONFIG}, so it is no checkpoint, or one not saved to its end"
-        )
-    return path

@@ -31,6 +31,8 @@ class Rename:
 
     load turns theirs into ours and save ours into theirs, without copying where a view will do.
     padded: the file may hold more rows than the model, up to a multiple of 64; they are dropped.
+    part: (which, of how many) where theirs stacks several of ours along a new first axis, one row
+    for each; load and save speak of the part.
     """
 
     ours: str
@@ -38,6 +40,7 @@ class Rename:
     load: Change = _same
     save: Change = _same
     padded: bool = False
+    part: tuple[int, int] | None = None
 
     def for_parameter(self, name: str) -> "Rename | None":
         """This row for one parameter of the model, or None where it speaks of others."""
@@ -50,7 +53,14 @@ class Rename:
 
     def their_shape(self, ours: Shape) -> Shape:
         """The shape in the file of a parameter of this shape."""
-        return tuple(self.save(torch.empty(ours, device="meta")).shape)
+        alone = tuple(self.save(torch.empty(ours, device="meta")).shape)
+        return alone if self.part is None else (self.part[1], *alone)
+
+    def take(self, theirs: Tensor, ours: Shape) -> Tensor:
+        """The parameter of this shape in a tensor of the file: a view where one will do."""
+        if self.padded:
+            theirs = theirs[: self.their_shape(ours)[0]]
+        return self.load(theirs if self.part is None else theirs[self.part[0]])
 
     def fits(self, found: Shape, ours: Shape) -> bool:
         """Whether a tensor of the shape `found` in the file is this parameter."""
@@ -64,7 +74,7 @@ def expand(table: Iterable[Rename], parameters: Collection[str], form: str) -> l
     """One row per parameter that the model really has, in the model's order.
 
     Raises CheckpointMismatch where the format `form` has no name, or two names, for a parameter, or
-    one name for two parameters.
+    one name for two parameters, or where of a tensor that stacks several one is missing.
     """
     table = tuple(table)
     plan: list[Rename] = []
@@ -80,9 +90,19 @@ def expand(table: Iterable[Rename], parameters: Collection[str], form: str) -> l
             f"the format {form!r} has no name for {_list(nameless)}; "
             'save this model with format="griffin"'
         )
-    if len({row.theirs for row in plan}) < len(plan):
+    if len({(row.theirs, row.part) for row in plan}) < len(plan) or any(
+        len(rows) != (rows[0].part or (0, 1))[1] for rows in by_theirs(plan).values()
+    ):
         raise CheckpointMismatch(f"the format {form!r} gives two parameters one name")
     return plan
+
+
+def by_theirs(plan: Iterable[Rename]) -> dict[str, list[Rename]]:
+    """The rows of each of their tensors, in the order of its parts."""
+    found: dict[str, list[Rename]] = {}
+    for row in plan:
+        found.setdefault(row.theirs, []).append(row)
+    return {name: sorted(rows, key=lambda row: row.part or (0, 1)) for name, rows in found.items()}
 
 
 def check_nothing_left_over(
@@ -97,7 +117,7 @@ def check_nothing_left_over(
     ours: shapes by our names; theirs: shapes by the file's names; duplicates: their names that may
     stand in the file besides. Raises CheckpointMismatch naming up to ten of each kind.
     """
-    plan = tuple(plan)
+    plan = tuple(rows[0] for rows in by_theirs(plan).values())
     missing = [f"{row.theirs} {row.their_shape(ours[row.ours])}" for row in plan
                if row.theirs not in theirs]  # fmt: skip
     misshaped = [

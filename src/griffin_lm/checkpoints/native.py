@@ -9,14 +9,17 @@ import zlib
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..errors import CheckpointCorrupt, CheckpointError, ConfigError
 from ..models import ModelConfig
 from ..shapes import JSON
 from .files import CONFIG, parse_json
-from .format import Format, Vocabulary
+from .format import Dialect, Format, Place, Target, Vocabulary
 from .names import Rename
-from .tensors import TensorFile
+from .source import Outgoing, Source
+from .tensors import TensorFile, Weights
+from .writing import write_weights
 
 FORMAT = "griffin-lm"
 VERSION = 1
@@ -24,9 +27,14 @@ METADATA = "griffin"  # the key of ours in the safetensors metadata
 NAMES = (Rename("{any}", "{any}"),)
 
 
-def matches(config: JSON) -> bool:
-    """Whether config.json says that it is ours."""
-    return config.get("format") == FORMAT
+def matches(place: Place) -> bool:
+    """A folder whose config.json says that it is ours."""
+    return place.config is not None and says(place.config, FORMAT) and place.path.is_dir()
+
+
+def says(config: JSON, name: str) -> bool:
+    """Whether a config.json says that a checkpoint of the format `name` was written by us."""
+    return config.get("format") == name
 
 
 def read_config(config: JSON, path: Path) -> ModelConfig:
@@ -51,21 +59,53 @@ def describe(
     config: ModelConfig, dtype: torch.dtype, vocabulary: Vocabulary | None
 ) -> dict[str, JSON]:
     """config.json."""
-    plain = {"format": FORMAT, "version": VERSION, "model": config.to_dict()}
+    return described(FORMAT, config, dtype)
+
+
+def described(name: str, config: ModelConfig, dtype: torch.dtype) -> dict[str, JSON]:
+    """config.json as we write it beside weights of the format `name`."""
+    plain = {"format": name, "version": VERSION, "model": config.to_dict()}
     return {CONFIG: plain | {"dtype": str(dtype).removeprefix("torch.")}}
 
 
-def metadata(config: ModelConfig, sums: dict[str, str]) -> dict[str, str]:
-    """What stands in a file's safetensors metadata, given the checksums of its tensors."""
-    ours = {"version": VERSION, "config": _config_sum(config), "crc32": sums}
-    return {"format": "pt", METADATA: json.dumps(ours)}
-
-
-def check_file(file: TensorFile, config: ModelConfig | None) -> dict[str, str]:
-    """The checksums in a file's metadata, once they are complete and agree with config.json.
+class CheckedWeights(Weights):
+    """The tensors of a folder of ours, each held against its checksum when it is read.
 
     config: what config.json says; None where it is overruled and so need not agree.
     """
+
+    def __init__(self, folder: Path, config: ModelConfig | None) -> None:
+        super().__init__(folder)
+        self._sums: dict[str, str] = {}
+        for shard in self.shards:
+            self._sums |= _check_file(shard, config)
+
+    def get(self, name: str) -> Tensor:
+        """See TensorFile.get. Raises CheckpointCorrupt where a bit differs."""
+        shard = self.home[name]
+        if shard.checksum(name) != self._sums[name]:
+            raise CheckpointCorrupt(
+                f"{shard.path}: tensor {name!r} is damaged (its checksum differs); fetch it or "
+                "save it again"
+            )
+        return shard.get(name)
+
+
+def _open(place: Place, config: ModelConfig | None) -> Source:
+    return CheckedWeights(place.folder, config)
+
+
+def _write(target: Target, tensors: list[Outgoing]) -> None:
+    def metadata(sums: dict[str, str]) -> dict[str, str]:
+        """What stands in a file's safetensors metadata, given the checksums of its tensors."""
+        ours = {"version": VERSION, "config": _config_sum(target.config), "crc32": sums}
+        return {"format": "pt", METADATA: json.dumps(ours)}
+
+    write_weights(target.folder, tensors, metadata, target.max_shard_bytes)
+
+
+def _check_file(file: TensorFile, config: ModelConfig | None) -> dict[str, str]:
+    """The checksums in a file's metadata, once they are complete and agree with config.json."""
     text = file.metadata.get(METADATA, "null").encode(errors="replace")
     ours = parse_json(text, file.path, "its list of checksums")
     sums = ours.get("crc32")
@@ -85,4 +125,5 @@ def _config_sum(config: ModelConfig) -> str:
     return f"{zlib.crc32(json.dumps(config.to_dict(), sort_keys=True).encode()):08x}"
 
 
-NATIVE = Format("griffin", NAMES, matches, read_config, describe, checked=True)
+OURS = Dialect(FORMAT, NAMES, lambda _: True, read_config, describe)
+NATIVE = Format("griffin", (OURS,), matches, lambda _: OURS, _open, _write)

@@ -148,26 +148,33 @@ def checksum(name: str, code: str, shape: Shape, data: memoryview) -> str:
 
 
 class Weights:
-    """The tensors of a folder, in one file or in the shards that an index names."""
+    """The tensors of a folder, in one file or in the shards that an index names (a Source)."""
+
+    mapped = True
 
     def __init__(self, folder: Path) -> None:
         if (folder / WEIGHTS).exists():
             self.where = folder / WEIGHTS
-            self.files = [TensorFile(self.where)]
+            self.shards = [TensorFile(self.where)]
         elif (folder / INDEX).exists():
             self.where = folder / INDEX
-            self.files = self._shards(folder)
+            self.shards = self._shards(folder)
         else:
             pickled = next((p.name for p in sorted(folder.glob("*.bin"))), None)
             hint = f" ({pickled} is pickled and never read)" if pickled else ""
             raise CheckpointNotFound(f"{folder} has neither {WEIGHTS} nor {INDEX}{hint}; {_AGAIN}")
-        self.home = {name: file for file in self.files for name in file.entries}
+        self.home = {name: file for file in self.shards for name in file.entries}
         self.shapes = {name: file.entries[name].shape for name, file in self.home.items()}
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
-        return sum(e.end - e.begin for file in self.files for e in file.entries.values())
+        return sum(e.end - e.begin for file in self.shards for e in file.entries.values())
+
+    @property
+    def files(self) -> list[Path]:
+        """One, or the shards."""
+        return [shard.path for shard in self.shards]
 
     def get(self, name: str) -> Tensor:
         """See TensorFile.get."""

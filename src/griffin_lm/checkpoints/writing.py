@@ -10,17 +10,18 @@ from torch import Tensor
 
 from ..errors import CheckpointMismatch
 from .files import INDEX, WEIGHTS, write_json
+from .source import Outgoing
 from .tensors import CODES, DTYPES, checksum
 
-Named = list[tuple[str, Tensor]]
+Named = list[Outgoing]
 Metadata = Callable[[dict[str, str]], dict[str, str]]
 
 
 def write_weights(folder: Path, tensors: Named, metadata: Metadata, limit: int) -> None:
     """One file, or shards of at most `limit` bytes (one tensor at least) and their index.
 
-    tensors: (name in the file, tensor); metadata: from the checksums of a file's tensors to what
-    stands in its header, as long for any checksums. Raises OSError, CheckpointMismatch.
+    metadata: from the checksums of a file's tensors to what stands in its header, as long for any
+    checksums. Raises OSError, CheckpointMismatch.
     """
     shards = _split(tensors, limit)
     if len(shards) == 1:
@@ -30,8 +31,8 @@ def write_weights(folder: Path, tensors: Named, metadata: Metadata, limit: int) 
     for i, shard in enumerate(shards, 1):
         file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
         _write_file(folder / file, shard, metadata)
-        home |= {name: file for name, _ in shard}
-    total = sum(tensor.nbytes for _, tensor in tensors)
+        home |= {tensor.name: file for tensor in shard}
+    total = sum(tensor.nbytes for tensor in tensors)
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": home})
 
 
@@ -41,34 +42,30 @@ def is_weights(name: str) -> bool:
     return sharded or name in (WEIGHTS, INDEX)
 
 
-def _split(tensors: Iterable[tuple[str, Tensor]], limit: int) -> list[Named]:
+def _split(tensors: Iterable[Outgoing], limit: int) -> list[Named]:
     shards: list[Named] = [[]]
     room = limit
-    for name, tensor in tensors:
+    for tensor in tensors:
         if shards[-1] and tensor.nbytes > room:
             shards.append([])
             room = limit
-        shards[-1].append((name, tensor))
+        shards[-1].append(tensor)
         room -= tensor.nbytes
     return shards
 
 
 def _write_file(path: Path, tensors: Named, metadata: Metadata) -> None:
     """Header with blank checksums, tensors, then the header again, of the same length."""
-    for name, tensor in tensors:
-        if tensor.dtype not in CODES:
-            raise CheckpointMismatch(
-                f"{name} is {tensor.dtype}; weights are saved as {', '.join(DTYPES)}: save the "
-                "model before quantising it"
-            )
+    for tensor in tensors:
+        check_dtype(tensor)
     # widest elements first, so that every tensor is aligned
-    tensors = sorted(tensors, key=lambda pair: -pair[1].element_size())
-    sums = {name: "0" * 8 for name, _ in tensors}
+    tensors = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
+    sums = {tensor.name: "0" * 8 for tensor in tensors}
     with open(path, "xb") as file:
         file.write(_header(tensors, metadata(sums)))
-        for name, tensor in tensors:
-            data = _bytes(tensor)
-            sums[name] = checksum(name, CODES[tensor.dtype], tuple(tensor.shape), data)
+        for tensor in tensors:
+            data = raw_bytes(tensor.make())
+            sums[tensor.name] = checksum(tensor.name, CODES[tensor.dtype], tensor.shape, data)
             file.write(data)
         file.seek(0)
         file.write(_header(tensors, metadata(sums)))
@@ -77,8 +74,8 @@ def _write_file(path: Path, tensors: Named, metadata: Metadata) -> None:
 def _header(tensors: Named, metadata: dict[str, str]) -> bytes:
     header: dict[str, object] = {"__metadata__": metadata}
     at = 0
-    for name, tensor in tensors:
-        header[name] = {
+    for tensor in tensors:
+        header[tensor.name] = {
             "dtype": CODES[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [at, at + tensor.nbytes],
@@ -89,7 +86,17 @@ def _header(tensors: Named, metadata: dict[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _bytes(tensor: Tensor) -> memoryview:
+def check_dtype(tensor: Outgoing) -> None:
+    """Raises CheckpointMismatch for a tensor that is no weight."""
+    if tensor.dtype not in CODES:
+        raise CheckpointMismatch(
+            f"{tensor.name} is {tensor.dtype}; weights are saved as {', '.join(DTYPES)}: save the "
+            "model before quantising it"
+        )
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """A tensor's bytes in row-major order; a copy only where it is not contiguous on the CPU."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     raw: Any = flat.view(torch.uint8).numpy() if flat.numel() else b""
     return memoryview(raw)

@@ -1,4 +1,4 @@
-"""config.json of Hugging Face's `recurrent_gemma`, every dialect of it, both ways.
+"""Hugging Face's `recurrent_gemma`: what it calls things, every dialect of its config.json.
 
 Checked against transformers 5.23. Where a setting is left out, its default is transformers'.
 Our window counts earlier tokens, as DeepMind's attention_window_size does, and the number is taken
@@ -6,61 +6,64 @@ as the file has it; transformers itself sees one key fewer.
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ..errors import CheckpointCorrupt, CheckpointError, CheckpointMismatch, ConfigError
-from ..mixers import RGLRU, LocalAttention, MixerConfig
-from ..models import ModelConfig
-from ..shapes import JSON
-from .files import CONFIG
-from .format import Vocabulary
+from ...errors import CheckpointCorrupt, CheckpointError, ConfigError
+from ...mixers import RGLRU, LocalAttention, MixerConfig
+from ...models import ModelConfig
+from ...shapes import JSON
+from ..files import CONFIG
+from ..format import Dialect, Vocabulary
+from ..names import Rename
+from .settings import Settings, cannot, refuse_unsaid, special_ids, the_only
 
-MODEL_TYPE = "recurrent_gemma"
 _UNCAPPED = 1e30  # transformers divides by the cap; this one leaves any logit as it is
 _KINDS: dict[type[MixerConfig], str] = {RGLRU: "recurrent", LocalAttention: "attention"}
 
+_MINE, _THEIRS = "layers.{i}.", "model.layers.{i}."
 
-class _Settings:
-    """config.json, read by name and type; null counts as left out."""
 
-    def __init__(self, config: JSON, path: Path) -> None:
-        self.config, self.path = config, path
+def _linear(ours: str, theirs: str, *parts: str) -> tuple[Rename, ...]:
+    names = ((f"{_MINE}{ours}.{part}", f"{_THEIRS}{theirs}.{part}") for part in parts)
+    return tuple(Rename(*pair) for pair in names)
 
-    def refuse(self, name: str, want: str) -> CheckpointCorrupt:
-        value = self.config.get(name)
-        return CheckpointCorrupt(
-            f"{self.path}: {name} must be {want}, not {value!r:.60}; correct it"
-        )
 
-    def whole(self, name: str, default: int) -> int:
-        value = self.config.get(name)
-        value = default if value is None else value
-        if type(value) is not int or not 0 < value < 2**31:
-            raise self.refuse(name, "a positive integer")
-        return value
-
-    def real(self, name: str, default: float) -> float:
-        value = self.config.get(name)
-        value = default if value is None else value
-        if type(value) not in (int, float) or not 0 <= value <= _UNCAPPED:
-            raise self.refuse(name, "a number of 0 or more")
-        return float(value)
-
-    def only(self, name: str, wanted: Any) -> None:
-        """Refuses any value but the one that we compute with."""
-        if self.config.get(name) not in (None, wanted):
-            raise CheckpointError(
-                f"{self.path}: {name} is {self.config[name]!r:.60}; only {wanted!r} is supported"
-            )
+_CELL, _RG_LRU = _MINE + "mixer.cell.", _THEIRS + "temporal_block.rg_lru."
+NAMES = (
+    Rename("embed.weight", "model.embed_tokens.weight", padded=True),
+    Rename("final_norm.scale", "model.final_norm.weight"),
+    Rename(_MINE + "mixer_norm.scale", _THEIRS + "temporal_pre_norm.weight"),
+    Rename(_MINE + "mlp_norm.scale", _THEIRS + "channel_pre_norm.weight"),
+    *_linear("mlp.gate", "mlp_block.gate_proj", "weight", "bias"),
+    *_linear("mlp.up", "mlp_block.up_proj", "weight", "bias"),
+    *_linear("mlp.down", "mlp_block.down_proj", "weight", "bias"),
+    *_linear("mixer.linear_x", "temporal_block.linear_x", "weight", "bias"),
+    *_linear("mixer.linear_y", "temporal_block.linear_y", "weight", "bias"),
+    *_linear("mixer.linear_out", "temporal_block.linear_out", "weight", "bias"),
+    Rename(
+        _MINE + "mixer.conv.w",
+        _THEIRS + "temporal_block.conv_1d.weight",
+        load=lambda w: w[:, 0].T,
+        save=lambda w: w.T[:, None],  # theirs (R, 1, C), ours (C, R)
+    ),
+    Rename(_MINE + "mixer.conv.b", _THEIRS + "temporal_block.conv_1d.bias"),
+    Rename(_CELL + "Lambda", _RG_LRU + "recurrent_param"),
+    Rename(_CELL + "a_gate.w", _RG_LRU + "recurrent_gate_weight"),
+    Rename(_CELL + "a_gate.b", _RG_LRU + "recurrent_gate_bias"),
+    Rename(_CELL + "x_gate.w", _RG_LRU + "input_gate_weight"),
+    Rename(_CELL + "x_gate.b", _RG_LRU + "input_gate_bias"),
+    *_linear("mixer.q", "temporal_block.q_proj", "weight"),
+    *_linear("mixer.k", "temporal_block.k_proj", "weight"),
+    *_linear("mixer.v", "temporal_block.v_proj", "weight"),
+    *_linear("mixer.out", "temporal_block.o_proj", "weight", "bias"),
+)
 
 
 def read_config(config: JSON, path: Path) -> ModelConfig:
     """The one place that knows what their settings mean (intermediate_size is both branches)."""
-    get = _Settings(config, path)
+    get = Settings(config, path)
     get.only("hidden_activation", "gelu_pytorch_tanh")
     get.only("attention_bias", False)
     width, heads = get.whole("hidden_size", 2560), get.whole("num_attention_heads", 10)
@@ -103,7 +106,7 @@ def read_config(config: JSON, path: Path) -> ModelConfig:
         ) from error
 
 
-def _block_types(get: _Settings, layers: int) -> tuple[str, ...]:
+def _block_types(get: Settings, layers: int) -> tuple[str, ...]:
     """The repeating kinds of blocks; a list that spells out every layer is folded to its period."""
     lists = [
         get.config[n] for n in ("block_types", "_block_types") if get.config.get(n) is not None
@@ -122,7 +125,7 @@ def _block_types(get: _Settings, layers: int) -> tuple[str, ...]:
     return tuple(kinds[: next(fits)])
 
 
-def _rope(get: _Settings) -> tuple[float, float]:
+def _rope(get: Settings) -> tuple[float, float]:
     """Rotary base and fraction; rope_parameters, the newer place, goes before the older ones."""
     base, fraction = get.real("rope_theta", 10_000.0), get.real("partial_rotary_factor", 0.5)
     for name in ("rope_parameters", "rope_scaling"):
@@ -136,7 +139,7 @@ def _rope(get: _Settings) -> tuple[float, float]:
                 raise CheckpointError(
                     f"{get.path}: {name}.{key} is {inner[key]!r:.60}; only 'default' is supported"
                 )
-        inside = _Settings(inner, get.path)
+        inside = Settings(inner, get.path)
         base = inside.real("rope_theta", base)
         fraction = inside.real("partial_rotary_factor", fraction)
     return base, fraction
@@ -149,22 +152,20 @@ def describe(
 
     Raises CheckpointMismatch for a model that this format has no settings for.
     """
-    recurrent, attention = _the(RGLRU, config), _the(LocalAttention, config)
-    mixer = attention or recurrent
-    if mixer is None or any(type(m) not in _KINDS for m in config.pattern):
-        kinds = sorted({mixer.kind for mixer in config.pattern})
-        raise _cannot(f"has no mixers but rg_lru and local_attention, and this model has {kinds}")
+    recurrent, attention = the_only(RGLRU, config), the_only(LocalAttention, config)
+    mixer = attention or recurrent  # `speaks` saw that there is one
+    refuse_unsaid(config)
     if not config.scale_embeddings:
-        raise _cannot("always scales embeddings by sqrt(width), and this model does not")
+        raise cannot("always scales embeddings by sqrt(width), and this model does not")
     if recurrent and attention and recurrent.heads != attention.heads:
-        raise _cannot(
+        raise cannot(
             f"has one number of heads, and this model has {recurrent.heads} gate blocks beside "
             f"{attention.heads} attention heads"
         )
-    ids = _ids(vocabulary)
+    ids = special_ids(vocabulary)
     plain: JSON = {
         "architectures": ["RecurrentGemmaForCausalLM"],
-        "model_type": MODEL_TYPE,
+        "model_type": "recurrent_gemma",
         "vocab_size": config.vocab,
         "hidden_size": config.width,
         "intermediate_size": 2 * config.mlp_width,
@@ -194,28 +195,16 @@ def describe(
     return {CONFIG: plain} | ({"generation_config.json": ids} if vocabulary else {})
 
 
-def _the(kind: Any, config: ModelConfig) -> Any:
-    """The settings of all mixers of a kind, which this format keeps once; None without any."""
-    found = [mixer for mixer in config.pattern if type(mixer) is kind]
-    for setting in (field.name for field in fields(kind)):
-        values = {getattr(mixer, setting) for mixer in found}
-        if len(values) > 1 and setting not in kind.only_initial:
-            raise _cannot(f"has one {setting} for all {kind.kind} layers, and this model {values}")
-    return found[0] if found else None
+def speaks(config: ModelConfig) -> bool:
+    """Models of these two mixers; which of their settings can be said, `describe` finds out."""
+    return all(type(mixer) in _KINDS for mixer in config.pattern)
 
 
-def _cannot(why: str) -> CheckpointMismatch:
-    return CheckpointMismatch(f'the format "huggingface" {why}; save it with format="griffin"')
-
-
-def _ids(vocabulary: Vocabulary | None) -> JSON:
-    """Special ids as transformers names them; null for what is not known."""
-    if vocabulary is None:
-        return {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-    stops = list(vocabulary.stop_ids)
-    end = vocabulary.eos_id if len(stops) < 2 else stops
-    return {
-        "bos_token_id": vocabulary.bos_id,
-        "eos_token_id": end,
-        "pad_token_id": vocabulary.pad_id,
-    }
+RECURRENT_GEMMA = Dialect(
+    "recurrent_gemma",
+    NAMES,
+    speaks,
+    read_config,
+    describe,
+    duplicates={"lm_head.weight": "model.embed_tokens.weight"},
+)

@@ -1,0 +1,53 @@
+"""Which format lies at a path."""
+
+from pathlib import Path
+
+from ..errors import CheckpointError, CheckpointNotFound, ConfigError
+from ..shapes import JSON
+from .files import CONFIG, read_json
+from .format import Format, Place
+from .huggingface import DIALECTS, HUGGINGFACE
+from .native import NATIVE
+
+FORMATS: dict[str, Format] = {form.name: form for form in (NATIVE, HUGGINGFACE)}
+
+
+def look_at(path: Path) -> Place:
+    """What lies at a path: a folder, or a file and what is beside it.
+
+    Raises CheckpointNotFound where nothing does, CheckpointCorrupt where config.json is no JSON.
+    """
+    folder = path.parent if path.is_file() else path
+    if not folder.is_dir():
+        raise CheckpointNotFound(f"there is no folder {path}; check the name")
+    file = folder / CONFIG
+    config: JSON | None = read_json(file) if file.exists() else None
+    return Place(path, folder, config)
+
+
+def recognise(place: Place) -> Format:
+    """The format of what lies there. Raises as `detect`."""
+    for form in FORMATS.values():
+        if form.matches(place):
+            return form
+    path, config = place.path, place.config
+    if path.is_file():
+        raise CheckpointNotFound(
+            f"{path} is a file; a checkpoint is a folder with {CONFIG} and weights: give the folder"
+        )
+    if config is None:
+        raise CheckpointNotFound(
+            f"{path} holds no {CONFIG}, so it is no checkpoint, or one not saved to its end"
+        )
+    found = config.get("model_type", config.get("format"))
+    raise CheckpointError(
+        f"{place.file} is of the model type {found!r:.60}; known: "
+        f"{', '.join(map(repr, DIALECTS))} (Hugging Face) and griffin-lm's own"
+    )
+
+
+def format_named(name: str) -> Format:
+    """A row of FORMATS; ConfigError lists them for a name that is none."""
+    if name not in FORMATS:
+        raise ConfigError(f"no format {name!r}; there are: {', '.join(FORMATS)}")
+    return FORMATS[name]
