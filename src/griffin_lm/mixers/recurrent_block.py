@@ -1,6 +1,10 @@
-"""The recurrent block around a cell (Griffin, section 2.3, figure 2): gelu(y) * cell(conv(x))."""
+"""The recurrent block around a cell (Griffin, section 2.3, figure 2): gelu(y) * cell(conv(x)).
 
-from typing import NamedTuple, Protocol
+Every recurrent cell stands in this same block (RG-LRU, LRU, GRU), so an ablation changes the cell
+and nothing else.
+"""
+
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,21 +18,31 @@ from .base import Mixer, Span, last_valid
 
 
 class RecurrentState(NamedTuple):
-    """h (B, R) in fp32: small updates must not round away; conv (B, C-1, R): the last inputs."""
+    """h (B, S) in fp32: small updates must not round away; conv (B, C-1, R): the last inputs.
 
-    h: Float[Tensor, "B R"]
+    S is the cell's `states`: R for most. A complex state is kept as twice as many real numbers,
+    which every file format and device knows.
+    """
+
+    h: Float[Tensor, "B S"]
     conv: Float[Tensor, "B P R"]
 
 
+@runtime_checkable
 class Cell(Protocol):
     """What the block asks of a recurrent cell."""
+
+    @property
+    def states(self) -> int:
+        """Real numbers in its state."""
+        ...
 
     def initialise(self, random: torch.Generator) -> None:
         """Random weights."""
         ...
 
-    def __call__(self, x: Tensor, starts: Flags, h0: Tensor) -> Tensor:
-        """All states."""
+    def __call__(self, x: Tensor, starts: Flags, h0: Tensor) -> tuple[Tensor, Tensor]:
+        """From x (B, T, R) and h0 (B, S): outputs (B, T, R), and all states (B, T, S) in fp32."""
         ...
 
 
@@ -69,13 +83,16 @@ class RecurrentBlock(Mixer):
         for linear in (self.linear_x, self.linear_y, self.linear_out):
             nn.init.zeros_(linear.bias)
         self.conv.initialise(random)
-        cell: Cell = self.cell  # pyright: ignore[reportAssignmentType]
-        cell.initialise(random)
+        self._cell.initialise(random)
+
+    @property
+    def _cell(self) -> Cell:
+        return self.cell  # pyright: ignore[reportReturnType]
 
     def empty_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> RecurrentState:
         """Zeros: h in fp32, conv in the dtype of the activations."""
         taps, inner = self.conv.w.shape
-        h = torch.zeros(batch, inner, dtype=accumulation(dtype), device=device)
+        h = torch.zeros(batch, self._cell.states, dtype=accumulation(dtype), device=device)
         return RecurrentState(h, torch.zeros(batch, taps - 1, inner, dtype=dtype, device=device))
 
     def forward(
@@ -87,8 +104,8 @@ class RecurrentBlock(Mixer):
         mixed = causal_conv(
             u, past, self.conv.w.to(u.dtype), self.conv.b.to(u.dtype), span.position
         )
-        hs: Tensor = self.cell(mixed, span.starts, state.h)
-        out = self.linear_out(hs.to(u.dtype) * gelu(self.linear_y(x), approximate="tanh"))
+        y, hs = self._cell(mixed, span.starts, state.h)
+        out = self.linear_out(y.to(u.dtype) * gelu(self.linear_y(x), approximate="tanh"))
         after = RecurrentState(
             h=last_valid(hs, span.counts, state.h),
             conv=last_inputs(u, past, span.counts).to(state.conv.dtype),

@@ -66,11 +66,12 @@ class RGLRU(MixerConfig):
 
 
 class RGLRUCell(nn.Module):
-    """The recurrence alone: (B, T, R) in, all states h (B, T, R) out, in fp32."""
+    """The recurrence alone: (B, T, R) in; its states h (B, T, R), in fp32, are its outputs."""
 
     def __init__(self, config: RGLRU) -> None:
         super().__init__()
         self.config = config
+        self.states = config.width
         self.a_gate = BlockDiagonal(config.width, config.heads)
         self.x_gate = BlockDiagonal(config.width, config.heads)
         self.Lambda = nn.Parameter(torch.empty(config.width))
@@ -94,6 +95,7 @@ class RGLRUCell(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "B T R"], starts: Flags, h0: Float[Tensor, "B R"]
-    ) -> Float[Tensor, "B T R"]:
-        """All states after h0; at `starts` the past is forgotten."""
-        return rg_lru(x, self.a_gate(x), self.x_gate(x), self.Lambda, starts, h0)
+    ) -> tuple[Float[Tensor, "B T R"], Float[Tensor, "B T R"]]:
+        """Outputs and states after h0, which are the same; at `starts` the past is forgotten."""
+        hs = rg_lru(x, self.a_gate(x), self.x_gate(x), self.Lambda, starts, h0)
+        return hs, hs
