@@ -29,9 +29,15 @@ PRESETS = [
     *("recurrentgemma-2b", "recurrentgemma-9b", "griffin-code-7b", "hawk-code-7b"),
     *(f"griffin-{size}" for size in ("100m", "200m", "400m", "1.3b", "3b", "7b", "14b")),
     *(f"hawk-{size}" for size in ("100m", "200m", "400m", "1.3b", "3b", "7b")),
-    *("fledgling", "tiny-griffin", "tiny-hawk"),
+    *(f"mqa-{size}" for size in ("100m", "200m", "400m", "1.3b", "3b", "6b")),
+    *("gemma-2b", "gemma-7b"),
+    *("llama-3-8b", "llama-3.1-8b", "llama-3.2-1b", "llama-3.2-3b"),
+    *(f"{kind}-{size}" for kind in ("lru", "gru") for size in ("100m", "200m", "400m", "1.3b")),
+    *(f"mamba-{size}" for size in ("130m", "370m", "790m", "1.4b", "2.8b")),
+    *("tiny-lru", "tiny-gru", "tiny-mamba"),
+    *("fledgling", "tiny-griffin", "tiny-hawk", "tiny-mqa", "tiny-gemma", "tiny-llama"),
 ]
-MIXERS = ["rg_lru", "local_attention"]
+MIXERS = ["rg_lru", "lru", "gru", "s6", "local_attention", "global_attention"]
 
 
 def test_the_public_names_are_those_listed() -> None:

@@ -3,7 +3,7 @@
     B  rows of a batch            W  width of the residual stream     V  words of the vocabulary
     T  tokens along time          R  width of the recurrence          M  width of an MLP branch
     H  heads (query heads, gates) K  key/value heads                  D  width of a head
-    S  keys that a query may see  L  layers                           N  slots of a ring
+    S  keys that a query may see  L  layers                           N  slots of a ring, cache
     C  taps of the conv, P = C-1  I  inputs of a gate block           O  outputs of a gate block
 
 Annotations are jaxtyping's: `Float[Tensor, "B T W"]`. They are checked while the tests run and

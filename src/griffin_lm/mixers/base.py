@@ -29,6 +29,7 @@ class Span(NamedTuple):
     read      tokens that the row had read before this call
     reach     a shorter attention window for this call, per row, or None
     donate    the incoming state's memory may be reused
+    slots     how many slots a growing cache needs after this call; None: count them
     """
 
     starts: Flags
@@ -37,6 +38,13 @@ class Span(NamedTuple):
     read: Counts
     reach: Counts | None = None
     donate: bool = False
+    slots: int | None = None
+
+    def ends(self) -> Counts:
+        """The position after each row's last valid token; 0 in rows without one."""
+        last = (self.counts - 1).clamp(min=0)[:, None]
+        after = self.position.gather(1, last)[:, 0] + 1 if self.position.shape[1] else last[:, 0]
+        return after * (self.counts > 0)
 
 
 class Mixer(nn.Module):
@@ -53,6 +61,16 @@ class Mixer(nn.Module):
     def forward(self, x: Hidden, span: Span, state: MixerState) -> tuple[Hidden, MixerState]:
         """Mixed x, and the state after each row's `span.counts` tokens. x at padding is ignored."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+
+def longest(ends: Counts) -> int:
+    """The largest of them, on the host (waits for the device); 0 of none."""
+    return int(ends.max()) if ends.numel() else 0
+
+
+def capacity(layer: MixerState) -> int | None:
+    """Slots of a state that grows along its tensors' axis 1 (its class says `grows = True`)."""
+    return layer[0].shape[1] if getattr(layer, "grows", False) else None
 
 
 def last_valid(x: Tensor, count: Counts, before: Tensor) -> Tensor:
@@ -72,6 +90,10 @@ class MixerConfig:
     only_initial: ClassVar[frozenset[str]] = frozenset()
     # settings added after a release: see plain_settings
     later: ClassVar[frozenset[str]] = frozenset()
+
+    def bytes_per_token(self, dtype: torch.dtype) -> int:
+        """Bytes that a row's state grows by with a token of this dtype; 0: its size is fixed."""
+        return 0
 
     def build(self, width: int) -> Mixer:
         """The mixer for a residual stream of this width, weights not yet set."""
@@ -107,13 +129,13 @@ def checked_fields(owner: str, given: JSON, known: JSON, required: set[str]) -> 
     Refuses unknown, missing and mistyped ones by name.
     """
     if unknown := sorted(set(given) - set(known)):
-        raise ConfigError(f"{owner} has no setting {unknown[0]!r}; it has: {', '.join(known)}")
+        raise ConfigError(f"{owner} has no setting {unknown[0]!r:.80}; it has: {', '.join(known)}")
     if missing := sorted(required - set(given)):
         raise ConfigError(f"{owner} lacks the setting {missing[0]!r}")
     checked: JSON = {}
     for name, value in given.items():
         wanted = known[name].type
-        if wanted is float and type(value) is int:
+        if wanted is float and type(value) is int and abs(value) < 2**1000:
             value = float(value)
         checked[name] = value
         if isinstance(wanted, type) and type(value) is not wanted:

@@ -11,6 +11,7 @@ from ..layers.norm import RMSNorm
 from ..mixers import Span
 from ..shapes import Counts, Flags, Hidden, Tokens
 from .config import ModelConfig
+from .growth import slots_needed
 from .ordering import order
 from .origin import Origin
 from .presets import PRESETS
@@ -67,7 +68,10 @@ class Griffin(nn.Module):
         return self
 
     def empty_state(self, batch_size: int) -> State:
-        """The state before anything was read, on the model's device, at its full and final size."""
+        """The state before anything was read, on the model's device.
+
+        At its full and final size, but for growing caches, which hold nothing yet.
+        """
         if batch_size < 0:
             raise InputError(f"batch_size must be 0 or more, not {batch_size}")
         weight = self.embed.weight
@@ -141,7 +145,10 @@ class Griffin(nn.Module):
         if logits == "last" and tokens.shape[1] == 0:
             raise InputError('logits="last" of no tokens: give at least one, or logits=None')
         ordered = order(tokens, starts, valid, state.position, state.due)
-        span = Span(ordered.starts, ordered.position, ordered.counts, state.read, window, donate)
+        slots = slots_needed(state, ordered.next_position, tokens.shape[1])
+        span = Span(
+            ordered.starts, ordered.position, ordered.counts, state.read, window, donate, slots
+        )
         x = self.embed(ordered.tokens)
         layers = list(state.layers)
         if tokens.shape[1]:
@@ -155,6 +162,7 @@ class Griffin(nn.Module):
             ordered.next_position,
             ordered.due,
             self.origin,
+            longest=slots,
         )
         last = x
         if logits == "last":

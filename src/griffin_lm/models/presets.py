@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from ..mixers import RGLRU, LocalAttention
+from ..mixers import GRU, LRU, RGLRU, S6, LocalAttention, MixerConfig
 from .config import ModelConfig
+from .transformer_presets import TRANSFORMERS
 
 
 def _griffin(
@@ -36,6 +37,26 @@ def _hawk(griffin: ModelConfig) -> ModelConfig:
     return replace(griffin, pattern=griffin.pattern[:1])
 
 
+def _cell(griffin: ModelConfig, cell: MixerConfig) -> ModelConfig:
+    """The Hawk of these sizes with another cell in its recurrent block."""
+    return replace(griffin, pattern=(cell,))
+
+
+def _mamba(width: int, layers: int, vocab: int = 50_280) -> ModelConfig:
+    """Mamba: twice as wide inside, 16 states, no MLP (Gu and Dao 2023; 50277 words, padded)."""
+    block = S6(width=2 * width, rank=-(-width // 16))
+    return ModelConfig(
+        vocab=vocab,
+        width=width,
+        mlp_width=0,
+        mlp="none",
+        layers=layers,
+        pattern=(block,),
+        norm_eps=1e-5,
+        norm_weight="plain",
+    )
+
+
 # Griffin paper, appendix C, table 2: width, recurrence width, layers; 16 gate blocks (section 4.1)
 _PAPER = {
     "100m": _griffin(768, 1024, 12, blocks=16, head_dim=128),
@@ -48,6 +69,10 @@ _PAPER = {
 }
 _CODE_7B = _griffin(4096, 5632, 32, blocks=32, head_dim=128)  # as the published code has it
 _TINY = _griffin(32, 48, 5, blocks=4, head_dim=16, window=8, vocab=96)
+
+# recurrences so wide that a model has about the parameters of the Hawk of its size
+_LRU = {"100m": 512, "200m": 768, "400m": 1024, "1.3b": 1280}
+_GRU = {"100m": 512, "200m": 704, "400m": 1024, "1.3b": 1280}
 
 _PROSE = RGLRU(width=128, heads=4, lambda_init="paper")
 FLEDGLING = ModelConfig(
@@ -65,7 +90,18 @@ PRESETS: dict[str, ModelConfig] = {
     "hawk-code-7b": _hawk(_CODE_7B),
     **{f"griffin-{size}": config for size, config in _PAPER.items()},
     **{f"hawk-{size}": _hawk(config) for size, config in _PAPER.items() if size != "14b"},
+    **TRANSFORMERS,
+    **{f"lru-{size}": _cell(_PAPER[size], LRU(width=r, states=r)) for size, r in _LRU.items()},
+    **{f"gru-{size}": _cell(_PAPER[size], GRU(width=r)) for size, r in _GRU.items()},
+    "mamba-130m": _mamba(768, 24),
+    "mamba-370m": _mamba(1024, 48),
+    "mamba-790m": _mamba(1536, 48),
+    "mamba-1.4b": _mamba(2048, 48),
+    "mamba-2.8b": _mamba(2560, 64),
     "fledgling": FLEDGLING,
     "tiny-griffin": _TINY,
     "tiny-hawk": _hawk(_TINY),
+    "tiny-lru": _cell(_TINY, LRU(width=24, states=16)),
+    "tiny-gru": _cell(_TINY, GRU(width=24)),
+    "tiny-mamba": _mamba(32, 3, vocab=96),
 }

@@ -1,7 +1,8 @@
 """The state of a batch of rows: all that the model knows of what it has read.
 
-Its size is fixed, however long the text. It goes into a model call and another comes out; the one
-passed in is never changed, unless it was donated.
+Its size is fixed, however long the text, in models of recurrences and local attention; global
+attention adds a cache that grows with each row's document (models/growth.py). It goes into a model
+call and another comes out; the one passed in is never changed, unless it was donated.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,9 @@ from torch import Tensor
 
 from ..errors import InputError, StateError
 from ..mixers import MixerState
+from ..mixers.base import capacity
 from ..shapes import Counts
+from .growth import slots_of, used_only, with_capacity
 from .origin import Origin
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ class State:
     due       (B,) bool: a document start was marked on padding and meets the next valid token
     pending   (B,) int64 or None: a token of the text that has not gone through the model yet
               (-1: none); the next call feeds it first
+    longest   no row's position exceeds it, known without asking the device; None: not known
     """
 
     def __init__(
@@ -51,10 +55,11 @@ class State:
         due: Tensor,
         origin: Origin,
         pending: Counts | None = None,
+        longest: int | None = None,
     ) -> None:
         self._layers: tuple[MixerState, ...] | None = layers
         self.read, self.position, self.due = read, position, due
-        self.pending, self.origin = pending, origin
+        self.pending, self.origin, self.longest = pending, origin, longest
 
     def __repr__(self) -> str:
         if self._layers is None:
@@ -89,20 +94,39 @@ class State:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all tensors occupy: their capacity, the same from the first token on."""
+        """Bytes that all tensors occupy: their capacity.
+
+        The same from the first token on, but for growing caches: those take theirs in steps.
+        """
         return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors())
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes that a row's state grows by with each token of a document; 0: its size is fixed."""
+        return sum(
+            tensor.shape[2:].numel() * tensor.element_size()
+            for layer in self.layers
+            if capacity(layer) is not None
+            for tensor in layer
+        )
 
     def __len__(self) -> int:
         return self.batch_size
 
     def __getitem__(self, rows: Rows) -> "State":
-        """A copy of some rows, in that order, repeats allowed: index, slice, list or mask."""
+        """A copy of some rows, in that order, repeats allowed: index, slice, list or mask.
+
+        Growing caches keep their capacity, also where a short row is picked: see `compact`.
+        """
         index = self._index(rows)
         return self._map(lambda tensor: tensor[index])
 
     @classmethod
     def concat(cls, states: Sequence["State"]) -> "State":
-        """The rows of several states of one model, one below the other."""
+        """The rows of several states of one model, one below the other.
+
+        Growing caches get the capacity of the largest.
+        """
         if not states:
             raise InputError("State.concat needs at least one state")
         first = states[0]
@@ -110,12 +134,17 @@ class State:
             first._same_kind(other)
         if any(state.pending is not None for state in states):
             states = [state._with_pending_column() for state in states]
+        slots = max(slots_of(state.layers) or 0 for state in states)
+        states = [state._with_capacity(slots) for state in states]
         columns = zip(*(state._tensors() for state in states), strict=True)
         joined = [torch.cat(column) for column in columns]
         return states[0]._rebuild(joined)
 
     def put(self, rows: Rows, other: "State") -> "State":
-        """Writes the rows of `other` over these rows, in place, and returns this state."""
+        """Writes the rows of `other` over these rows, in place, and returns this state.
+
+        Growing caches with less room than those of `other` are replaced by larger ones.
+        """
         self._same_kind(other)
         index = self._index(rows)
         if index.numel() != other.batch_size:
@@ -123,6 +152,9 @@ class State:
         if other.pending is not None or self.pending is not None:
             self.pending = self._with_pending_column().pending
             other = other._with_pending_column()
+        slots = max(slots_of(self.layers) or 0, slots_of(other.layers) or 0)
+        self._layers, other = with_capacity(self.layers, slots), other._with_capacity(slots)
+        self.longest = None
         with torch.no_grad():
             for mine, theirs in zip(self._tensors(), other._tensors(), strict=True):
                 mine[index] = theirs.to(mine.device)
@@ -145,6 +177,15 @@ class State:
         """A copy in memory of its own."""
         return self._map(torch.clone)
 
+    def compact(self) -> "State":
+        """A copy whose growing caches hold what their rows can still see and no more.
+
+        Other states are just copied. Two states that mean the same have equal compact tensors.
+        """
+        copy = self.clone()
+        copy._layers = used_only(self.layers, self.position)
+        return copy
+
     def detach(self) -> "State":
         """The same values, cut off from the graph of gradients. Shares memory."""
         return self._map(torch.Tensor.detach)
@@ -154,7 +195,10 @@ class State:
         return self._map(lambda tensor: tensor.to(device))
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Writes one safetensors file; whatever happens, `path` is the old or the new one."""
+        """Writes one safetensors file; whatever happens, `path` is the old or the new one.
+
+        Of growing caches it holds what was read, not the capacity.
+        """
         from .state_file import save_state
 
         save_state(self, path)
@@ -185,6 +229,12 @@ class State:
     def _map(self, change: Callable[[Tensor], Tensor]) -> "State":
         return self._rebuild([change(tensor) for tensor in self._tensors()])
 
+    def _with_capacity(self, slots: int) -> "State":
+        """The same state; its growing caches have this many slots. Shares memory."""
+        copy = self._map(lambda tensor: tensor)
+        copy._layers = with_capacity(copy.layers, slots)
+        return copy
+
     def _with_pending_column(self) -> "State":
         copy = self._map(lambda tensor: tensor)
         if copy.pending is None:
@@ -204,9 +254,10 @@ class State:
 
     def _same_kind(self, other: "State") -> None:
         def kinds(state: State) -> list[Any]:
-            return [
-                (type(layer), [(t.shape[1:], t.dtype) for t in layer]) for layer in state.layers
-            ]
+            def row(layer: MixerState, tensor: Tensor) -> Any:
+                return tensor.shape[1 if capacity(layer) is None else 2 :], tensor.dtype
+
+            return [(type(layer), [row(layer, t) for t in layer]) for layer in state.layers]
 
         same = self.origin is other.origin or self.origin.model() == other.origin.model()
         if not same or kinds(self) != kinds(other):

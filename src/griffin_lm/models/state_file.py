@@ -15,7 +15,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import StateError
+from ..mixers.base import capacity
 from ..shapes import JSON
+from .growth import unequal
 from .state import State
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ _ROWS = ("read", "position", "due")
 def save_state(state: State, path: str | PathLike[str]) -> None:
     """Writes aside, syncs, renames: a full disk or a crash leaves the old file as it was."""
     path = Path(path)
+    if state.bytes_per_token:  # of a cache that grows: what was read, no room and no leftovers
+        state = state.compact()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _named(state)}
     header: JSON = {
         "format": FORMAT,
@@ -78,15 +82,18 @@ def load_state(path: str | PathLike[str], model: "Griffin") -> State:
             wanted = dict(_named(template))
             if extra := sorted(names - set(wanted)):
                 raise StateError(
-                    f"{path}: unknown tensor {extra[0]!r}; the file is of another model"
+                    f"{path}: unknown tensor {extra[0]!r:.99}; the file is of another model"
                 )
+            growing = _growing(template)
             tensors: list[Tensor] = []
             for name, like in wanted.items():
                 tensor = _tensor(file.get_tensor, path, names, name, header)
-                if tensor.shape[1:] != like.shape[1:] or tensor.dtype != like.dtype:
+                fixed = 2 if name in growing else 1  # the axes from here on are the model's
+                if tensor.shape[fixed:] != like.shape[fixed:] or tensor.dtype != like.dtype:
                     raise StateError(
-                        f"{path}: tensor {name!r} is {tensor.dtype} {tuple(tensor.shape[1:])} a "
-                        f"row; the model as loaded wants {like.dtype} {tuple(like.shape[1:])} "
+                        f"{path}: tensor {name!r} is "
+                        f"{tensor.dtype} {tuple(tensor.shape[fixed:])} a row; "
+                        f"the model as loaded wants {like.dtype} {tuple(like.shape[fixed:])} "
                         "(load it with the dtype that it had when the state was saved)"
                     )
                 tensors.append(tensor.to(like.device))
@@ -94,7 +101,11 @@ def load_state(path: str | PathLike[str], model: "Griffin") -> State:
         raise StateError(f"no state at {path}") from error
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise StateError(f"{path} is not a whole state file ({error}); save it again") from error
-    return template._rebuild(tensors)  # pyright: ignore[reportPrivateUsage]
+    state = template._rebuild(tensors)  # pyright: ignore[reportPrivateUsage]
+    if wrong := unequal(state.layers, state.position):
+        raise StateError(f"{path} is not a whole state file: {wrong}; save it again")
+    _check_counts(path, state, model)
+    return state
 
 
 def _named(state: State) -> list[tuple[str, Tensor]]:
@@ -105,6 +116,31 @@ def _named(state: State) -> list[tuple[str, Tensor]]:
     ]
     named += [(name, getattr(state, name)) for name in _ROWS]
     return named if state.pending is None else [*named, ("pending", state.pending)]
+
+
+def _growing(state: State) -> set[str]:
+    """Names of the tensors whose second axis is as long as what was read."""
+    names = (
+        f"layers.{i}.{field}"
+        for i, layer in enumerate(state.layers)
+        if capacity(layer) is not None
+        for field in layer._fields
+    )
+    return set(names)
+
+
+def _check_counts(path: Path, state: State, model: "Griffin") -> None:
+    """Refuses counts and ids that no model call has left behind: they would index memory."""
+    most = model.config.vocab
+    pending = state.read - state.read if state.pending is None else state.pending
+    sound = (pending >= -1) & (pending < most)
+    for counts in (state.read, state.position):
+        sound &= (counts >= 0) & (counts < 2**62)  # room to count on
+    if not bool((sound & (state.due.view(torch.uint8) < 2)).all()):
+        raise StateError(
+            f"{path}: its counts of tokens, or the token still to be read, cannot be "
+            f"(a vocabulary of {most}); save it again"
+        )
 
 
 def _crc32(tensor: Tensor) -> int:
