@@ -9,6 +9,7 @@ from griffin_lm.text.chat import (
     encode_turns,
     template_of,
 )
+from griffin_lm.text.encoder import StreamEncoder
 from griffin_lm.text.stream import StreamDecoder
 from griffin_lm.text.tokenizer import Tokenizer, check_vocabulary, load_tokenizer
 
@@ -17,6 +18,7 @@ __all__ = [
     "GEMMA",
     "PLAIN",
     "StreamDecoder",
+    "StreamEncoder",
     "Tokenizer",
     "Turn",
     "TurnTemplate",

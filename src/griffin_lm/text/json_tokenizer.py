@@ -19,8 +19,9 @@ from typing import Any
 import tokenizers
 
 from griffin_lm.errors import TokenizerError
-from griffin_lm.text import json_file
+from griffin_lm.text import json_cuts, json_file
 from griffin_lm.text.chat import MARKERS
+from griffin_lm.text.cuts import CutRule
 from griffin_lm.text.files import read_vocabulary
 from griffin_lm.text.json_file import Rules
 from griffin_lm.text.tokenizer import Tokenizer
@@ -114,6 +115,12 @@ class JsonTokenizer(Tokenizer):
     def _encode_text(self, text: str, continues: bool) -> list[int]:
         library = self._continuing if continues else self._library
         return list(library.encode(text, add_special_tokens=False).ids)
+
+    def _find_cuts(self) -> CutRule:
+        normalizer = self._continuing.normalizer
+        normalize = normalizer.normalize_str if normalizer is not None else str
+        vocabulary = self._continuing.get_vocab(with_added_tokens=True)
+        return json_cuts.cut_rule(self._spec, normalize, vocabulary)
 
     def _text_of(self, token: int) -> str | bytes:
         if token == self._unknown_id:

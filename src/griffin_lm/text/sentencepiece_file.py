@@ -12,8 +12,8 @@ from enum import IntEnum
 
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3  # ModelProto
 _PIECE, _SCORE, _KIND = 1, 2, 3  # ModelProto.SentencePiece
-_SUFFIX, _UNKNOWN_TEXT = 24, 44  # TrainerSpec
-_DUMMY_PREFIX, _REMOVE_EXTRA = 3, 4  # NormalizerSpec
+_MODEL_TYPE, _SUFFIX, _BYTE_FALLBACK, _UNKNOWN_TEXT = 3, 24, 35, 44  # TrainerSpec
+_CHARSMAP, _DUMMY_PREFIX, _REMOVE_EXTRA = 2, 3, 4  # NormalizerSpec
 
 
 class Kind(IntEnum):
@@ -25,6 +25,15 @@ class Kind(IntEnum):
     USER_DEFINED = 4
     UNUSED = 5
     BYTE = 6
+
+
+class ModelType(IntEnum):
+    """How a text is cut into pieces (TrainerSpec.ModelType)."""
+
+    UNIGRAM = 1
+    BPE = 2
+    WORD = 3
+    CHAR = 4
 
 
 class Malformed(ValueError):
@@ -45,6 +54,12 @@ class SentencePieceFile:
     """Encoding removes spaces at both ends and repeated ones."""
     space_as_suffix: bool
     unknown_text: str
+    model_type: int
+    """A ModelType, or a number that is none of them."""
+    byte_fallback: bool
+    """Characters without a piece become bytes."""
+    charsmap: bytes
+    """Normalisation: the precompiled character map, or empty."""
 
 
 def read(data: bytes) -> SentencePieceFile:
@@ -71,6 +86,8 @@ def read(data: bytes) -> SentencePieceFile:
     trained = {number: value for number, value, _, _ in _fields(trainer)}
     normal = {number: value for number, value, _, _ in _fields(normalizer)}
     unknown = trained.get(_UNKNOWN_TEXT, " \u2047 ".encode())
+    model_type = trained.get(_MODEL_TYPE, ModelType.UNIGRAM)
+    charsmap = normal.get(_CHARSMAP, b"")
     return SentencePieceFile(
         pieces=tuple(pieces),
         kinds=tuple(kinds),
@@ -79,6 +96,9 @@ def read(data: bytes) -> SentencePieceFile:
         remove_extra_spaces=bool(normal.get(_REMOVE_EXTRA, 1)),
         space_as_suffix=bool(trained.get(_SUFFIX, 0)),
         unknown_text=unknown.decode(errors="replace") if isinstance(unknown, bytes) else "",
+        model_type=model_type if isinstance(model_type, int) else 0,
+        byte_fallback=bool(trained.get(_BYTE_FALLBACK, 0)),
+        charsmap=charsmap if isinstance(charsmap, bytes) else b"",
     )
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import sentencepiece
 
 from griffin_lm.errors import TokenizerError
-from griffin_lm.text import sentencepiece_file
+from griffin_lm.text import sentencepiece_cuts, sentencepiece_file
 from griffin_lm.text.chat import MARKERS
+from griffin_lm.text.cuts import CutRule
 from griffin_lm.text.files import read_vocabulary
-from griffin_lm.text.sentencepiece_file import Kind, Malformed, SentencePieceFile
+from griffin_lm.text.sentencepiece_file import Kind, Malformed, ModelType, SentencePieceFile
 from griffin_lm.text.stream import LeadingSpace
 from griffin_lm.text.tokenizer import Tokenizer
 
@@ -72,7 +73,19 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _encode_text(self, text: str, continues: bool) -> list[int]:
         processor = self._continuing if continues else self._processor
-        return list(processor.encode(text, out_type=int))
+        if self._file.model_type != ModelType.UNIGRAM:
+            return list(processor.encode(text, out_type=int))
+        # Sums of scores stay short, so rounding far into a text decides nothing (see the cuts).
+        first, *rest = self.cuts.atoms(text)
+        ids: list[int] = list(processor.encode(first, out_type=int))
+        if rest and not self.cuts.prefix_again:
+            processor = self._continuing
+        for part in processor.encode(rest, out_type=int):
+            ids += part
+        return ids
+
+    def _find_cuts(self) -> CutRule:
+        return sentencepiece_cuts.cut_rule(self._file, self._continuing.normalize)
 
     def _text_of(self, token: int) -> str | bytes:
         kind = self._file.kinds[token]

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from griffin_lm.errors import InputError, TokenizerError
 from griffin_lm.text.chat import END_MARKERS, TurnTemplate, encode_parts, template_of
+from griffin_lm.text.cuts import CutRule
+from griffin_lm.text.encoder import StreamEncoder, Where
 from griffin_lm.text.files import read_vocabulary, write_aside
 from griffin_lm.text.stream import LeadingSpace, StreamDecoder, Surface
 
@@ -72,6 +74,15 @@ class Tokenizer(ABC):
     def _text_of(self, token: int) -> str | bytes:
         """Returns what an id in range that is not special adds to the text."""
 
+    @abstractmethod
+    def _find_cuts(self) -> CutRule:
+        """Returns the safe places of this vocabulary."""
+
+    @cached_property
+    def cuts(self) -> CutRule:
+        """Where a text may be cut so that the ids of the parts are those of the whole."""
+        return self._find_cuts()
+
     @cached_property
     def turn(self) -> TurnTemplate | None:
         """The turn template whose markers this vocabulary has, or None."""
@@ -119,8 +130,43 @@ class Tokenizer(ABC):
             return encode_parts(self, self.split_markers(text), bos=bos, continues=continues)
         ids = self._encode_text(text, continues) if text else []
         if not self._silent.isdisjoint(ids):
-            ids = self._encode_cut(text, continues)
+            # part by part, so that only what stands near a control piece is encoded differently
+            ids = []
+            for part in self.cuts.atoms(text):
+                ids += self._encode_atom(part, continues)
+                continues = continues or not self.cuts.prefix_again
         return [self.bos_id, *ids] if bos and self.bos_id is not None else ids
+
+    def encoder(
+        self,
+        bos: bool = True,
+        *,
+        markers: bool = False,
+        continues: bool = False,
+        inside: bool = False,
+    ) -> StreamEncoder:
+        """Returns an encoder that takes a text in pieces; all ids in a row are those of `encode`.
+
+        Args:
+            bos: as in `encode`.
+            markers: as in `encode`.
+            continues: as in `encode`.
+            inside: the text is the rest of one whose beginning, up to where `characters` stood,
+                another encoder with the same arguments has taken.
+
+        """
+        rule = self.cuts
+        if markers and rule.prefix_again:
+            rule = CutRule(None, "turn markers change how it treats the spaces that follow")
+
+        def encode(part: str, where: Where) -> list[int]:
+            begins = where is Where.FIRST or (where is Where.NEXT and rule.prefix_again)
+            inner = continues or not begins
+            return self.encode(part, bos=False, markers=markers, continues=inner)
+
+        begin = self.encode("", bos=bos and not inside)
+        names = frozenset(self._specials) if markers else frozenset[str]()
+        return StreamEncoder(encode, rule, begin, not inside, names)
 
     def decode(self, ids: Iterable[int], *, continues: bool = False) -> str:
         """Returns the text of ids; special ids give none, wrong bytes U+FFFD.
@@ -171,6 +217,10 @@ class Tokenizer(ABC):
         """
         for name, data in self._files.items():
             write_aside(Path(folder) / name, data)
+
+    def _encode_atom(self, text: str, continues: bool) -> list[int]:
+        ids = self._encode_text(text, continues) if text else []
+        return ids if self._silent.isdisjoint(ids) else self._encode_cut(text, continues)
 
     def _encode_cut(self, text: str, continues: bool) -> list[int]:
         """Encodes plain text that the library takes for special: cut inside each such piece."""
