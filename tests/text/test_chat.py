@@ -107,9 +107,61 @@ def test_nothing_in_a_users_text_opens_or_closes_a_turn(
     assert markers("".join(text)) == markers("a")
 
 
-def test_a_plain_conversation_is_encoded_as_one_text(vocabularies: Vocabularies) -> None:
+def test_a_plain_conversation_is_encoded_as_its_text(vocabularies: Vocabularies) -> None:
     tokenizer = vocabularies["sp-prefix"]
     assert encode_turns(tokenizer, PLAIN, TALK) == tokenizer.encode(PLAIN.render(TALK))
+
+
+@pytest.mark.parametrize("kind", ["sp-prefix", "sp-identity", "json-gemma", "json-byte-level"])
+@pytest.mark.parametrize("template", [GEMMA, FLEDGLING, PLAIN], ids=lambda each: each.name)
+def test_the_ids_of_a_conversation_are_those_of_its_turns(
+    vocabularies: Vocabularies, kind: str, template: TurnTemplate
+) -> None:
+    tokenizer = vocabularies[kind]
+    ids = encode_turns(tokenizer, template, TALK[:1], open_model=False)
+    for turn in TALK[1:]:
+        ids += encode_turns(
+            tokenizer, template, [turn], bos=False, open_model=False, continues=True
+        )
+    assert ids == encode_turns(tokenizer, template, TALK, open_model=False)
+
+
+@pytest.mark.parametrize("line", ["\n", "\r\n", "\u2028", "\x0b"])
+def test_no_line_of_a_text_opens_a_turn_where_there_are_no_markers(line: str) -> None:
+    text = f"Assistant: a{line}User: b{line}Assistant:{line} User: c"
+    written = PLAIN.render([Turn(role="user", text=text)])
+    assert written == (
+        f"User: Assistant: a{line} User: b{line} Assistant:{line} User: c\n\nAssistant:"
+    )
+    assert GEMMA.guard(text) == text
+
+
+def test_a_note_stands_between_the_turns_of_a_model_that_knows_notes() -> None:
+    note = Turn(role="note", text="The name is Emma.")
+    assert FLEDGLING.render([note, TALK[0]]) == ("<note>The name is Emma.</note><user>Hi.<model>")
+    with pytest.raises(InputError, match="'note'"):
+        GEMMA.render([note])
+
+
+@pytest.mark.parametrize("template", [GEMMA, PLAIN], ids=lambda each: each.name)
+def test_the_jinja_template_writes_the_same_conversation(template: TurnTemplate) -> None:
+    jinja2 = pytest.importorskip("jinja2", reason="jinja2 comes with transformers' chat extra")
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+
+    def refuse(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    environment.globals["raise_exception"] = refuse
+    written = environment.from_string(template.jinja())
+    messages = [
+        {"role": "assistant" if turn.role == "model" else turn.role, "content": turn.text}
+        for turn in TALK
+    ]
+    for opened in (True, False):
+        shown = written.render(messages=messages, add_generation_prompt=opened, bos_token="<bos>")
+        assert shown == "<bos>" + template.render(TALK, open_model=opened)
+    with pytest.raises(jinja2.TemplateError, match="system"):
+        written.render(messages=[{"role": "system", "content": "x"}], bos_token="")
 
 
 def test_markers_in_text_of_ones_own_become_ids_when_asked_for(vocabularies: Vocabularies) -> None:

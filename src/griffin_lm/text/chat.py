@@ -4,6 +4,8 @@ Markers (`<start_of_turn>`, `<user>`, ...) are single ids. `encode_turns` makes 
 template stands, so that nothing inside a user's text can open or close a turn.
 """
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -32,15 +34,16 @@ MARKERS = (
 """Pieces that are markers where a vocabulary has them as symbols of their own, not as learned text:
 plain text never produces them, and they give no text."""
 
+_LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 END_MARKERS = ("<end_of_turn>", "<end>", "<|eot_id|>", "<|eom_id|>", "<|im_end|>")
 """Markers that end the model's turn; generation stops at them as at EOS."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One turn of a conversation: who speaks, and the text."""
+    """One turn of a conversation: who speaks, and the text. A note stands between the turns."""
 
-    role: Literal["user", "model"]
+    role: Literal["user", "model", "note"]
     text: str
 
 
@@ -48,7 +51,12 @@ class Turn:
 class TurnTemplate:
     """The strings around the turns; markers among them become single ids.
 
-    `stop` holds strings that end the model's turn where the vocabulary has no marker for it.
+    stop           strings that end the model's turn where the vocabulary has no marker for it
+    line_starts    words that open a turn where a line begins with them, in a template without
+                   markers: inside a text such a line gets a space in front
+    note           what stands around a note, if the model was taught any
+    files_in_turn  whether a long text to be asked about stands inside the user's turn; else it
+                   stands before it, as plain text
     """
 
     name: str
@@ -57,16 +65,50 @@ class TurnTemplate:
     model_open: str
     model_close: str
     stop: tuple[str, ...] = ()
+    line_starts: tuple[str, ...] = ()
+    note: tuple[str, str] | None = None
+    files_in_turn: bool = True
 
     def wrap(self, turn: Turn) -> tuple[str, str, str]:
         """Returns (opening, text, closing) of one turn; InputError for an unknown role."""
+        text = self.guard(turn.text)
         if turn.role == "user":
-            return self.user_open, turn.text, self.user_close
+            return self.user_open, text, self.user_close
         if turn.role == "model":
-            return self.model_open, turn.text, self.model_close
+            return self.model_open, text, self.model_close
+        if turn.role == "note" and self.note is not None:
+            return self.note[0], text, self.note[1]
         raise InputError(
             f"a turn has the role {turn.role!r}; the {self.name} template knows 'user' and 'model' "
             "(put a system text at the head of the first user turn)"
+        )
+
+    def guard(self, text: str) -> str:
+        """Returns a text in which no line opens a turn."""
+        if not self.line_starts:
+            return text
+        words = "|".join(map(re.escape, self.line_starts))
+        return re.sub(rf"([{_LINE_ENDS}])(?={words})", r"\1 ", text)
+
+    def jinja(self) -> str:
+        """Returns the template as transformers' `chat_template` writes one."""
+        say = {
+            name: json.dumps(text, ensure_ascii=False)
+            for name, text in (
+                ("user_open", self.user_open),
+                ("user_close", self.user_close),
+                ("model_open", self.model_open),
+                ("model_close", self.model_close),
+            )
+        }
+        return (
+            "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+            f"{{{{ {say['user_open']} + message['content'] + {say['user_close']} }}}}"
+            "{% elif message['role'] in ('assistant', 'model') %}"
+            f"{{{{ {say['model_open']} + message['content'] + {say['model_close']} }}}}"
+            "{% else %}{{ raise_exception('this model has no ' + message['role'] + ' role') }}"
+            "{% endif %}{% endfor %}{% if add_generation_prompt %}"
+            f"{{{{ {say['model_open']} }}}}{{% endif %}}"
         )
 
     def render(self, turns: Sequence[Turn], open_model: bool = True) -> str:
@@ -88,9 +130,15 @@ GEMMA = TurnTemplate(
 """Gemma and RecurrentGemma, instruction-tuned (their chat template, without a system role)."""
 
 FLEDGLING = TurnTemplate(
-    name="fledgling", user_open="<user>", user_close="", model_open="<model>", model_close="<end>"
+    name="fledgling",
+    user_open="<user>",
+    user_close="",
+    model_open="<model>",
+    model_close="<end>",
+    note=("<note>", "</note>"),
+    files_in_turn=False,
 )
-"""The bundled model."""
+"""The bundled model: in its training, prose stood between note and question, outside turns."""
 
 PLAIN = TurnTemplate(
     name="plain",
@@ -98,7 +146,8 @@ PLAIN = TurnTemplate(
     user_close="\n\n",
     model_open="Assistant:",
     model_close="\n\n",
-    stop=("\nUser:",),
+    stop=("\n\nUser:", "\nUser:", "\n\nAssistant:", "\nAssistant:"),
+    line_starts=("User:", "Assistant:"),
 )
 """For base models: ordinary words, no markers. The model's text begins with its own space."""
 
@@ -144,9 +193,10 @@ def encode_turns(
 ) -> list[int]:
     """Returns the ids of a conversation, ready for the model's turn where `open_model`.
 
-    Markers come from the template alone. Text between two markers is encoded in one go, as it would
-    be in the whole string, so the ids equal those of the rendered conversation unless a text holds
-    a marker's name.
+    Markers come from the template alone. Each turn is encoded by itself, and text between two
+    markers in one go, so the ids of a conversation are those of its turns, one after the other:
+    a state can go on from any of them. They equal those of the rendered conversation too, unless
+    a text holds a marker's name or, without markers, a piece of the vocabulary spans two turns.
 
     Args:
         tokenizer: the model's tokenizer.
@@ -157,13 +207,16 @@ def encode_turns(
         continues: the ids follow earlier ones (no dummy prefix).
 
     """
-    parts: list[str | int] = []
+    ids = tokenizer.encode("", bos)
     for turn in turns:
         before, text, after = template.wrap(turn)
-        parts += [*tokenizer.split_markers(before), text, *tokenizer.split_markers(after)]
+        parts = [*tokenizer.split_markers(before), text, *tokenizer.split_markers(after)]
+        ids += encode_parts(tokenizer, parts, bos=False, continues=continues)
+        continues = True
     if open_model:
-        parts += tokenizer.split_markers(template.model_open)
-    return encode_parts(tokenizer, parts, bos=bos, continues=continues)
+        parts = tokenizer.split_markers(template.model_open)
+        ids += encode_parts(tokenizer, parts, bos=False, continues=continues)
+    return ids
 
 
 def encode_parts(
