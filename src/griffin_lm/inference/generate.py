@@ -91,6 +91,7 @@ class Generation:
 
     prompts: token ids per row, read after `state` (of as many rows; it is not changed). A row
     without ids goes on from the state's pending token. Raises `InputError` where a row has neither.
+    stop_ids: ids that end a row; the tokenizer's own unless given.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Generation:
         prompts: Sequence[Sequence[int]],
         options: GenerateOptions,
         state: State,
+        stop_ids: Sequence[int] | None = None,
     ) -> None:
         if state.batch_size != len(prompts):
             raise InputError(
@@ -107,6 +109,7 @@ class Generation:
                 "agree (a state of one row is copied to every prompt)"
             )
         self.model, self.tokenizer, self.options = model, tokenizer, options
+        self.stop_ids = frozenset(tokenizer.stop_ids if stop_ids is None else stop_ids)
         waiting = [-1] * len(prompts) if state.pending is None else state.pending.tolist()
         pairs = zip(waiting, prompts, strict=True)
         feed = [([first] if first >= 0 else []) + list(ids) for first, ids in pairs]
@@ -219,7 +222,7 @@ class Generation:
         """Adds a token to a row and ends the row if that was its last."""
         row.tokens.append(token)
         row.logprobs.append(logprob)
-        ended = token in self.tokenizer.stop_ids
+        ended = token in self.stop_ids
         piece = "" if ended else row.decoder.feed(token)
         row.ends.append(row.ends[-1] + len(piece))
         shown = row.watch.add(piece)

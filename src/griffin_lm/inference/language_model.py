@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..models import Griffin, ModelConfig, State
 from ..text import Tokenizer, check_vocabulary
 from .generate import GenerateOptions, Generation, Output
+from .instruction import SavedVocabulary, describe
 
 
 class Stream(Iterator[str]):
@@ -51,13 +52,25 @@ class Stream(Iterator[str]):
 class LanguageModel:
     """A model and its tokenizer. The model may be used by itself: `lm.model(tokens, state=...)`.
 
+    instruction_tuned   whether it was taught to take turns; a vocabulary alone does not tell, for
+                        base models have the markers too. `load` finds out, saving keeps it
+    further_stops       ids that end a generation besides the tokenizer's own
+
     Raises `TokenizerError` where the vocabulary has more ids than the model.
     """
 
-    def __init__(self, model: Griffin, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        model: Griffin,
+        tokenizer: Tokenizer,
+        instruction_tuned: bool = False,
+        further_stops: Sequence[int] = (),
+    ) -> None:
         check_vocabulary(tokenizer, model.config.vocab, "LanguageModel")
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self.instruction_tuned = instruction_tuned
+        self.further_stops = tuple(further_stops)
         # so that a state is never continued with another vocabulary
         model.origin.tokenizer = tokenizer.fingerprint
 
@@ -65,6 +78,11 @@ class LanguageModel:
     def config(self) -> ModelConfig:
         """The model's configuration."""
         return self.model.config
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end a generation: EOS, ends of turn (1 and 107 in Gemma), then further ones."""
+        return tuple(dict.fromkeys((*self.tokenizer.stop_ids, *self.further_stops)))
 
     def encode(self, text: str, bos: bool = True) -> list[int]:
         """The text's token ids, with BOS in front unless `bos` is False."""
@@ -217,7 +235,7 @@ class LanguageModel:
                 "the prompt is empty, and this tokenizer has no BOS token to begin with; give at "
                 "least one character, or a state to go on from"
             )
-        return Generation(self.model, self.tokenizer, ids, options, state)
+        return Generation(self.model, self.tokenizer, ids, options, state, self.stop_ids)
 
 
 def save(
@@ -228,10 +246,19 @@ def save(
 ) -> None:
     """Writes a checkpoint folder, with the tokenizer if there is one; all of it or nothing.
 
-    format: a key of `griffin_lm.checkpoints.FORMATS`. card: text of the model card.
+    format: a key of `griffin_lm.checkpoints.FORMATS`. card: text of the model card. Whether the
+    model is instruction-tuned is kept; in Hugging Face's format with the turn template as theirs.
     Raises `CheckpointError` where it can't be written.
     """
-    lm = lm_or_model if isinstance(lm_or_model, LanguageModel) else None
-    model = lm_or_model if isinstance(lm_or_model, Griffin) else lm_or_model.model
-    tokenizer = lm.tokenizer if lm is not None else None
-    save_model(model, Path(path), format=format, tokenizer=tokenizer, card=card)
+    if isinstance(lm_or_model, Griffin):
+        save_model(lm_or_model, Path(path), format=format, card=card)
+        return
+    about = describe(lm_or_model.instruction_tuned, lm_or_model.further_stops)
+    vocabulary = SavedVocabulary(
+        lm_or_model.tokenizer,
+        lm_or_model.stop_ids,
+        chat_template=format == "huggingface" and lm_or_model.instruction_tuned,
+    )
+    save_model(
+        lm_or_model.model, Path(path), format=format, tokenizer=vocabulary, card=card, about=about
+    )

@@ -27,7 +27,8 @@ def export(run: Path, folder: Path, card: str | None = None) -> dict[str, Any]:
     model = Griffin(ModelConfig.from_dict(saved["config"]), "cpu", torch.float32)
     model.load_state_dict(saved["model"])
     tokenizer = load_tokenizer(run / "tokenizer.model")
-    save_model(model.to(torch.bfloat16), folder, tokenizer=tokenizer, card=card)
+    about = {"instruction_tuned": True} if saved["course"]["fields"] else {}
+    save_model(model.to(torch.bfloat16), folder, tokenizer=tokenizer, card=card, about=about)
     step, tokens, seconds, _ = saved["progress"]
     index = json.loads((run / "tokens" / "index.json").read_text())
     facts = {
