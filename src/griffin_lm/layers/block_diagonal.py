@@ -8,13 +8,16 @@ from ..shapes import JSON
 
 
 class BlockDiagonal(nn.Module):
-    """y[h, o] = sum_i x[h, i] w[h, i, o] + b[h, o], with x's last axis cut into `heads` blocks."""
+    """y[h, o] = sum_i x[h, i] w[h, i, o] + b[h, o], with x's last axis cut into `heads` blocks.
 
-    def __init__(self, width: int, heads: int) -> None:
+    `out_width`: of y, cut in the same number of blocks; as wide as x unless told.
+    """
+
+    def __init__(self, width: int, heads: int, out_width: int | None = None) -> None:
         super().__init__()
-        block = width // heads
-        self.w = nn.Parameter(torch.empty(heads, block, block))
-        self.b = nn.Parameter(torch.empty(heads, block))
+        block, out = width // heads, (out_width or width) // heads
+        self.w = nn.Parameter(torch.empty(heads, block, out))
+        self.b = nn.Parameter(torch.empty(heads, out))
 
     def initialise(self, fan_in: int, random: torch.Generator) -> None:
         """w normal with variance 1 / fan_in, b = 0."""
@@ -22,7 +25,7 @@ class BlockDiagonal(nn.Module):
         nn.init.normal_(self.w, std=fan_in**-0.5, **options)
         nn.init.zeros_(self.b)
 
-    def forward(self, x: Float[Tensor, "B T R"]) -> Float[Tensor, "B T R"]:
+    def forward(self, x: Float[Tensor, "B T R"]) -> Float[Tensor, "B T O"]:
         """One small matrix product a head."""
-        blocks = x.unflatten(-1, self.b.shape)
+        blocks = x.unflatten(-1, self.w.shape[:2])
         return (torch.einsum("bthi,hio->btho", blocks, self.w) + self.b).flatten(-2)

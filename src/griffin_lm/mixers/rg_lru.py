@@ -5,9 +5,11 @@
     a_t = a^(c r_t),  log a = -softplus(Lambda), c = 8 eq. 3                        Lambda
     h_t = a_t h_{t-1} + sqrt(1 - a_t^2) (i_t x_t)      eq. 4
 
-Lambda has the sign of the published code: a = sigmoid(-Lambda).
+Lambda has the sign of the published code: a = sigmoid(-Lambda). The complex-gated form (appendix B)
+turns the state by an angle as well: a_t = exp(log a_t + i theta r_t).
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,12 +19,14 @@ from torch import Tensor, nn
 
 from ..layers.block_diagonal import BlockDiagonal
 from ..ops.rg_lru import rg_lru
+from ..ops.rg_lru.complex_gated import complex_rg_lru
 from ..ops.rg_lru.definition import C
 from ..shapes import Flags
 from .base import MixerConfig, require
 from .recurrent_block import RecurrentBlock
 
 RING = (0.9, 0.999)  # where the decays lie at the start: long memory, yet stable
+MAX_PHASE = 0.1 * math.pi  # where theta lies at the start, as in DeepMind's JAX code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,21 +38,30 @@ class RGLRU(MixerConfig):
     "paper" draws a^c in [0.9, 0.999] as the paper says, which remembers 8 times longer.
     gate_init: variance 1 / fan-in of a "block" (paper, DeepMind's torch) or of the "full" width
     (its JAX).
+    complex: half the channels are real parts, the other half imaginary ones, and a gate acts on
+    both parts of a number (appendix B); no released checkpoint has it.
     """
 
     kind: ClassVar[str] = "rg_lru"
     only_initial: ClassVar[frozenset[str]] = frozenset({"lambda_init", "gate_init"})
+    later: ClassVar[frozenset[str]] = frozenset({"complex"})
     width: int
     heads: int
     conv_width: int = 4
     lambda_init: str = "code"
     gate_init: str = "block"
+    complex: bool = False
 
     def __post_init__(self) -> None:
         require(self.width > 0 and self.heads > 0, "rg_lru.width and rg_lru.heads must be positive")
         require(
             self.width % self.heads == 0,
             f"rg_lru.width {self.width} is not a multiple of rg_lru.heads {self.heads}",
+        )
+        require(
+            not self.complex or self.width % (2 * self.heads) == 0,
+            f"rg_lru.width {self.width} is not a multiple of twice rg_lru.heads {self.heads}, "
+            "which complex gates need",
         )
         require(self.conv_width >= 2, f"rg_lru.conv_width must be 2 or more, not {self.conv_width}")
         require(
@@ -72,12 +85,15 @@ class RGLRUCell(nn.Module):
         super().__init__()
         self.config = config
         self.states = config.width
-        self.a_gate = BlockDiagonal(config.width, config.heads)
-        self.x_gate = BlockDiagonal(config.width, config.heads)
-        self.Lambda = nn.Parameter(torch.empty(config.width))
+        numbers = config.width // 2 if config.complex else config.width
+        self.a_gate = BlockDiagonal(config.width, config.heads, numbers)
+        self.x_gate = BlockDiagonal(config.width, config.heads, numbers)
+        self.Lambda = nn.Parameter(torch.empty(numbers))
+        if config.complex:
+            self.theta = nn.Parameter(torch.empty(numbers))
 
     def initialise(self, random: torch.Generator) -> None:
-        """Gates by `gate_init`, Lambda by `lambda_init`."""
+        """Gates by `gate_init`, Lambda by `lambda_init`; theta even in [0, 0.1 pi]."""
         config = self.config
         fan_in = config.width // (config.heads if config.gate_init == "block" else 1)
         self.a_gate.initialise(fan_in, random)
@@ -92,10 +108,16 @@ class RGLRUCell(nn.Module):
             log_a = torch.log(low + u * (high - low)) / C
         with torch.no_grad():
             self.Lambda.copy_(torch.log(torch.expm1(-log_a)))  # softplus(Lambda) = -log a
+            if config.complex:
+                self.theta.copy_(MAX_PHASE * torch.rand(self.theta.shape, generator=random))
 
     def forward(
         self, x: Float[Tensor, "B T R"], starts: Flags, h0: Float[Tensor, "B R"]
     ) -> tuple[Float[Tensor, "B T R"], Float[Tensor, "B T R"]]:
         """Outputs and states after h0, which are the same; at `starts` the past is forgotten."""
-        hs = rg_lru(x, self.a_gate(x), self.x_gate(x), self.Lambda, starts, h0)
+        r, i = self.a_gate(x), self.x_gate(x)
+        if self.config.complex:
+            hs = complex_rg_lru(x, r, i, self.Lambda, self.theta, starts, h0)
+        else:
+            hs = rg_lru(x, r, i, self.Lambda, starts, h0)
         return hs, hs
