@@ -9,6 +9,7 @@ from griffin_lm.mixers.base import MixerConfig
 WIDTH = 12
 SMALL: dict[str, MixerConfig] = {
     "rg_lru": RGLRU(width=8, heads=2),
+    "rg_lru, complex gates": RGLRU(width=8, heads=2, complex=True),
     "lru": LRU(width=8, states=6),
     "gru": GRU(width=8),
     "s6": S6(width=10, rank=2, states=3),

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class KeepsWide(nn.Module):
     """A module of which the parameters named in `wide` are never narrower than float32.
 
-    For decays near 1 and for phases: bfloat16's 8 bits would move an angle that is applied thousands
-    of times. `to`, `half` and `bfloat16` cast all the others; `parameter_dtype` tells a loader.
+    For decays near 1 and for phases: bfloat16's 8 bits would move an angle that is applied
+    thousands of times. `to`, `half` and `bfloat16` cast the others; `parameter_dtype` tells loaders.
     """
 
     wide: ClassVar[frozenset[str]] = frozenset()
