@@ -5,7 +5,7 @@ attention adds a cache that grows with each row's document (models/growth.py). I
 call and another comes out; the one passed in is never changed, unless it was donated.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -194,14 +194,15 @@ class State:
         """The state on another device."""
         return self._map(lambda tensor: tensor.to(device))
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: str | PathLike[str], note: Mapping[str, object] | None = None) -> None:
         """Writes one safetensors file; whatever happens, `path` is the old or the new one.
 
-        Of growing caches it holds what was read, not the capacity.
+        Of growing caches it holds what was read, not the capacity. note: a few words kept with it,
+        which `models.state_file.read_note` gives back.
         """
         from .state_file import save_state
 
-        save_state(self, path)
+        save_state(self, path, note)
 
     @classmethod
     def load(cls, path: str | PathLike[str], lm: "HasModel | Griffin") -> "State":

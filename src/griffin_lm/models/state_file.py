@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..errors import StateError
+from ..errors import InputError, StateError
 from ..mixers.base import capacity
 from ..shapes import JSON
 from .growth import unequal
@@ -28,9 +28,20 @@ VERSION = 1
 _ROWS = ("read", "position", "due")
 
 
-def save_state(state: State, path: str | PathLike[str]) -> None:
-    """Writes aside, syncs, renames: a full disk or a crash leaves the old file as it was."""
+Note = Mapping[str, object]
+"""What whoever saved a state wants to know when it is opened: where a reading stands, and such."""
+
+
+def save_state(state: State, path: str | PathLike[str], note: Note | None = None) -> None:
+    """Writes aside, syncs, renames: a full disk or a crash leaves the old file as it was.
+
+    note: a small object of texts, integers and truth values, kept in the file's header. Raises
+    `InputError` for other values, `StateError` where the disk refuses.
+    """
     path = Path(path)
+    for name, value in (note or {}).items():
+        if not isinstance(value, str | int):
+            raise InputError(f"a state's note holds texts, ints and bools; {name!r} is {value!r}")
     if state.bytes_per_token:  # of a cache that grows: what was read, no room and no leftovers
         state = state.compact()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _named(state)}
@@ -42,6 +53,8 @@ def save_state(state: State, path: str | PathLike[str]) -> None:
         "tokens": state.tokens.tolist(),
         "crc32": {name: _crc32(tensor) for name, tensor in tensors.items()},
     }
+    if note is not None:
+        header["note"] = dict(note)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         data = save(tensors, metadata={"griffin": json.dumps(header)})
@@ -60,6 +73,27 @@ def save_state(state: State, path: str | PathLike[str]) -> None:
         raise StateError(
             f"could not save the state to {path}: {error.strerror}; what stood there is untouched"
         ) from error
+
+
+def read_note(path: str | PathLike[str]) -> dict[str, str | int | bool] | None:
+    """The note in a state file, or None where it has none; no tensor is read.
+
+    Raises `StateError` where there is no file, no state file, or a note that is damaged.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = _any_header(path, file.metadata())
+    except FileNotFoundError as error:
+        raise StateError(f"no state at {path}") from error
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise StateError(f"{path} is not a whole state file ({error}); save it again") from error
+    note = header.get("note")
+    if note is not None and not (
+        isinstance(note, dict) and all(isinstance(value, str | int) for value in note.values())
+    ):
+        raise StateError(f"{path}: its note is damaged; save the state again")
+    return note
 
 
 def load_state(path: str | PathLike[str], model: "Griffin") -> State:
@@ -159,7 +193,8 @@ def _tensor(
     return tensor
 
 
-def _header(path: Path, metadata: dict[str, str] | None, model: "Griffin") -> JSON:
+def _any_header(path: Path, metadata: dict[str, str] | None) -> JSON:
+    """The header of a state of any model."""
     try:
         header = json.loads((metadata or {})["griffin"])
         version, checks = header["version"], header["crc32"]
@@ -173,6 +208,11 @@ def _header(path: Path, metadata: dict[str, str] | None, model: "Griffin") -> JS
             f"{path} has format version {version!r:.20}; this release reads {VERSION}: "
             "upgrade griffin-lm"
         )
+    return header
+
+
+def _header(path: Path, metadata: dict[str, str] | None, model: "Griffin") -> JSON:
+    header = _any_header(path, metadata)
     if header.get("model") != model.origin.model():
         raise StateError(f"{path} was made by another model (fingerprints differ); load that one")
     mine, theirs = model.origin.tokenizer, header.get("tokenizer")
