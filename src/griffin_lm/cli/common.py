@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from ..models import State
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help='"fledgling" (bundled), or a checkpoint\'s path')
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help='"fledgling" (bundled), a checkpoint\'s path, an alias such as recurrentgemma-2b-it, '
+        "or a hub id",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
 DType = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
@@ -38,7 +43,7 @@ Tokenizer = Annotated[
     Path | None, typer.Option(metavar="PATH", help="another tokenizer than the checkpoint's own")
 ]
 Offline = Annotated[
-    bool, typer.Option("--offline", help="never use the network (this version never does)")
+    bool, typer.Option("--offline", help="never use the network: a hub id must be in the cache")
 ]
 StateIn = Annotated[Path | None, typer.Option("--state", metavar="FILE", help="go on from it")]
 StateOut = Annotated[Path | None, typer.Option(metavar="FILE", help="write the state at the end")]
@@ -59,10 +64,15 @@ class LoadOptions:
     kernels: str = "auto"
     config: str | None = None
     tokenizer: Path | None = None
+    offline: bool = False
 
 
 def load(model: str, options: LoadOptions) -> "LanguageModel":
-    """Loads a model, with a progress line on a terminal if it takes long."""
+    """Loads a model, with a progress line on a terminal if it takes long.
+
+    What a download takes is printed before it begins.
+    """
+    from ..checkpoints.hub import on_terminal
     from ..inference import load
 
     with Meter("loading", "MB", 1e6) as meter:
@@ -75,6 +85,8 @@ def load(model: str, options: LoadOptions) -> "LanguageModel":
             config=config_of(options.config),
             tokenizer=options.tokenizer,
             progress=meter,
+            offline=options.offline,
+            watch=on_terminal(),
         )
 
 

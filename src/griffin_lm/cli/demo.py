@@ -52,7 +52,7 @@ def demo(
     saved, and a new process opens it and asks for the note.
     """
     text = read_text(book)  # before anything slow: a wrong path should not cost a minute
-    lm = common.load(model, LoadOptions(device, dtype, quantize, kernels))
+    lm = common.load(model, LoadOptions(device, dtype, quantize, kernels, offline=offline))
     write_a_little(lm, seed)
     note = choose_note(lm, {"name": name, "place": place, "number": number}, seed)
     recall = measured_recall()

@@ -47,7 +47,7 @@ def evaluate(
         raise typer.BadParameter("nothing to measure: give --text FILE, --recall or --samples N")
     gaps = _distances(distances)
     began = time.perf_counter()
-    options = common.LoadOptions(device, dtype, quantize, kernels, config, tokenizer)
+    options = common.LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline)
     lm = common.load(model, options)
     source = BUNDLED["fledgling"] / "book.txt" if text is None else text
     ids = tuple(part for part in books.split(",") if part)

@@ -49,7 +49,9 @@ def generate(
     in the files named.
     """
     text = common.text_of(prompt)
-    lm = common.load(model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer))
+    lm = common.load(
+        model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline)
+    )
     stream = lm.stream(
         text,
         max_new_tokens=max_new_tokens,

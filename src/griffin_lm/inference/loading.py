@@ -8,14 +8,15 @@ from typing import Any
 import torch
 
 from ..checkpoints import load_model
-from ..errors import BackendUnavailable, CheckpointNotFound, ConfigError, InputError
-from ..models import PRESETS, ModelConfig
+from ..checkpoints.hub import Need, Watch
+from ..errors import BackendUnavailable, ConfigError, InputError
+from ..models import ModelConfig
 from ..text import Tokenizer, load_tokenizer
+from .instruction import is_instruction_tuned, read_stops
 from .language_model import LanguageModel
+from .resolution import BUNDLED as BUNDLED
+from .resolution import find as find
 
-BUNDLED = {"fledgling": Path(__file__).parent.parent / "fledgling"}
-# published checkpoints: every alias is a repository of that name under google/
-ALIASES = tuple(f"recurrentgemma-{size}{kind}" for size in ("2b", "9b") for kind in ("", "-it"))
 # kernels -> why they can't serve, None where they can
 BACKENDS: dict[str, str | None] = {
     "reference": None,
@@ -34,10 +35,13 @@ def load(
     config: ModelConfig | str | dict[str, Any] | None = None,
     tokenizer: Tokenizer | str | PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    offline: bool | None = None,
+    watch: Watch | None = None,
 ) -> LanguageModel:
     """Loads a language model.
 
-    source     "fledgling" (bundled), or an existing path in a supported format, which is detected
+    source     "fledgling" (bundled), an existing path in a supported format, which is detected, an
+               alias such as "recurrentgemma-2b-it", or a hub id, "@revision" allowed; in this order
     device     "auto": cuda, mps or cpu, the first there is
     dtype      "auto": bfloat16 where the device computes in it, else float32
     quantize   None; quantised weights come with a later version
@@ -45,55 +49,22 @@ def load(
     config     for a format that carries none: a preset's name, a ModelConfig, or a dict
     tokenizer  another file or folder than the checkpoint's own
     progress   called with (bytes loaded, bytes in all)
+    offline    True: never use the network; a hub id must lie in the hub's cache (HF_HUB_OFFLINE)
+    watch      who is told about a download, by default a line of progress on a terminal
 
     Raises a `GriffinError` that says what was wrong and what to do next.
     """
     refuse_unbuilt(quantize, kernels)
-    path = find(source)
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
+    path = find(source, offline, Need(kind, where), watch)
     if not isinstance(tokenizer, Tokenizer):
         home = path if path.is_dir() else path.parent
         tokenizer = load_tokenizer(Path(tokenizer) if tokenizer is not None else home)
     # the vocabulary first: a wrong one should not cost the time that weights take
     model = load_model(path, where, kind, config=config, progress=progress)
-    return LanguageModel(model, tokenizer)
-
-
-def find(source: str | PathLike[str]) -> Path:
-    """Where the checkpoint lies: "fledgling", or an existing path.
-
-    Raises `CheckpointNotFound` with the way on; nothing is ever fetched from a network.
-    """
-    name = fspath(source)
-    if name in BUNDLED:
-        path = BUNDLED[name]
-        if not (path / "config.json").exists():
-            raise CheckpointNotFound(
-                f"the bundled model {name!r} is missing from {path}; install griffin-lm again"
-            )
-        return path
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
-    if name in ALIASES:
-        raise CheckpointNotFound(
-            f"{name!r} is the hub model google/{name}, and this version does not download; get "
-            f"its folder (`hf download google/{name} --local-dir {name}`) and pass its path"
-        )
-    if name in PRESETS:
-        raise CheckpointNotFound(
-            f"{name!r} names a configuration, not weights; griffin.build({name!r}) has random ones"
-        )
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        raise CheckpointNotFound(
-            f"there is no path {name!r} here; if it is a model on the hub: this version does not "
-            f"download, so get its folder (`hf download {name} --local-dir DIR`) and pass DIR"
-        )
-    raise CheckpointNotFound(
-        f"there is nothing at {name!r}; give a checkpoint's folder or file, or the bundled model: "
-        + ", ".join(BUNDLED)
-    )
+    tuned = is_instruction_tuned(path, fspath(source).partition("@")[0])
+    return LanguageModel(model, tokenizer, tuned, read_stops(path, model.config.vocab))
 
 
 def refuse_unbuilt(quantize: str | None, kernels: str) -> None:
