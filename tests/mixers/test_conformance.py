@@ -1,10 +1,17 @@
 """What every mixer owes, whoever adds one: a row in MIXERS and a row here, and these tests hold."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
+import griffin_lm as griffin
 from griffin_lm.mixers import GRU, LRU, MIXERS, RGLRU, S6, GlobalAttention, LocalAttention, Span
 from griffin_lm.mixers.base import MixerConfig
+from griffin_lm.models import ModelConfig
 
 WIDTH = 12
 SMALL: dict[str, MixerConfig] = {
@@ -30,8 +37,13 @@ def span(starts, count, read=None, position=None):
 
 
 @pytest.fixture(params=sorted(SMALL))
-def mixer(request):
-    built = SMALL[request.param].build(WIDTH).to_empty(device="cpu").double()
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def mixer(kind):
+    built = SMALL[kind].build(WIDTH).to_empty(device="cpu").double()
     with torch.no_grad():
         built.initialise(4, torch.Generator().manual_seed(1))
         for parameter in built.parameters():
@@ -158,3 +170,56 @@ def test_every_parameter_has_a_gradient(mixer, x):
 def test_its_config_survives_a_dict(mixer):
     for config in SMALL.values():
         assert MIXERS[config.kind].from_dict(config.to_dict()) == config
+
+
+def test_its_state_survives_bytes(tmp_path, kind):
+    config = ModelConfig(vocab=16, width=WIDTH, mlp_width=8, layers=2, pattern=(SMALL[kind],))
+    model = griffin.build(config, seed=1).requires_grad_(False)
+    tokens = torch.randint(0, 16, (3, 23))
+    _, state = model(tokens[:, :14])
+    state.save(tmp_path / "kept.state")
+    again = griffin.State.load(tmp_path / "kept.state", model)
+    joined = griffin.State.concat([again[2], again[:2]])
+    joined = joined[[1, 2, 0]].put([1], state[1])
+    expected, end = model(tokens[:, 14:], state=state)
+    logits, after = model(tokens[:, 14:], state=joined)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-6)
+    for mine, exact in zip(after.compact().layers, end.compact().layers, strict=True):
+        for one, other in zip(mine, exact, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+COMPILED = """
+import sys, torch
+from griffin_lm.mixers import MIXERS
+from tests.mixers.test_conformance import SMALL, WIDTH, empty, full, span, starts_at
+
+for kind, config in SMALL.items():
+    torch.manual_seed(0)
+    mixer = config.build(WIDTH).to_empty(device="cpu").double()
+    with torch.no_grad():
+        mixer.initialise(4, torch.Generator().manual_seed(1))
+    x = torch.randn(2, 9, WIDTH, dtype=torch.float64)
+    facts = span(starts_at(3, length=9), full(x))._replace(slots=9)  # as a model gives them
+    exact = mixer(x, facts, empty(mixer))
+    fast = torch.compile(mixer, fullgraph=True, backend="aot_eager")(x, facts, empty(mixer))
+    results = []
+    for y, state in (exact, fast):
+        mixer.zero_grad()
+        y.square().sum().backward()
+        results.append([y, *state, *(p.grad.clone() for p in mixer.parameters())])
+    for mine, other in zip(*results, strict=True):
+        torch.testing.assert_close(mine, other)
+    print(kind)
+"""
+
+
+@pytest.mark.timeout(280)
+def test_compiled_they_equal_eager_in_a_single_graph_gradients_too():
+    """In a process of its own, since the shape checks of these tests are Python in every call."""
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.splitlines() == list(SMALL), done.stderr[-3000:]

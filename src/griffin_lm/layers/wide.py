@@ -11,7 +11,8 @@ class KeepsWide(nn.Module):
     """A module of which the parameters named in `wide` are never narrower than float32.
 
     For decays near 1 and for phases: bfloat16's 8 bits would move an angle that is applied
-    thousands of times. `to`, `half` and `bfloat16` cast the others; `parameter_dtype` tells loaders.
+    thousands of times. `to`, `half` and `bfloat16` cast all the others; a loader, which makes the
+    parameters itself, asks `parameter_dtype`.
     """
 
     wide: ClassVar[frozenset[str]] = frozenset()
