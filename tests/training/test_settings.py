@@ -62,6 +62,17 @@ def test_weight_decay_spares_lambda_biases_and_norms():
     assert optimizer.param_groups[1]["weight_decay"] == 0
 
 
+@pytest.mark.parametrize("preset", ("tiny-lru", "tiny-gru", "tiny-mamba"))
+def test_weight_decay_spares_what_the_papers_of_the_other_cells_spare(preset):
+    model = build(preset)
+    names = {id(p): name for name, p in model.named_parameters()}
+    optimizer = make_optimizer(model, TrainConfig())
+    decayed, spared = ({names[id(p)] for p in group["params"]} for group in optimizer.param_groups)
+    papers = {"A_log", "D", "nu", "theta", "gamma", "B_re", "B_im", "w", "b", "bias", "scale"}
+    assert not [name for name in decayed if name.rpartition(".")[2] in papers]
+    assert "embed.weight" in decayed and all(name.rpartition(".")[2] in papers for name in spared)
+
+
 def test_slow_channels_have_the_half_lives_asked_for():
     model = build("fledgling")
     before = model.layers[0].mixer.cell.Lambda.clone()

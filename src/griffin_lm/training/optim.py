@@ -28,9 +28,13 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     )
 
 
+# matrices by shape alone: biases and taps, a block each; S6's decays and an LRU's input map, which
+# their papers leave out as well
+_UNDECAYED = (".b", ".bias", "conv.w", ".A_log", ".B_re", ".B_im")
+
+
 def _is_matrix(name: str, parameter: torch.Tensor) -> bool:
-    is_bias = name.endswith((".b", ".bias", "conv.w"))
-    return parameter.dim() >= 2 and not is_bias
+    return parameter.dim() >= 2 and not name.endswith(_UNDECAYED)
 
 
 def decay_start(config: TrainConfig) -> float:
