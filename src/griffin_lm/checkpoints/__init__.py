@@ -2,7 +2,7 @@
 
 from .detection import FORMATS
 from .format import Format
-from .loading import detect, load_model, open_source, read_config
+from .loading import detect, load_model, open_source, read_config, read_parameters
 from .saving import save_model
 from .source import Source
 
@@ -14,5 +14,6 @@ __all__ = [
     "load_model",
     "open_source",
     "read_config",
+    "read_parameters",
     "save_model",
 ]

@@ -4,12 +4,13 @@ from pathlib import Path
 
 from ..errors import CheckpointError, CheckpointNotFound, ConfigError
 from ..shapes import JSON
+from .deepmind import DEEPMIND_TORCH
 from .files import CONFIG, read_json
 from .format import Format, Place
 from .huggingface import DIALECTS, HUGGINGFACE
 from .native import NATIVE
 
-FORMATS: dict[str, Format] = {form.name: form for form in (NATIVE, HUGGINGFACE)}
+FORMATS: dict[str, Format] = {form.name: form for form in (NATIVE, HUGGINGFACE, DEEPMIND_TORCH)}
 
 
 def look_at(path: Path) -> Place:

@@ -78,13 +78,16 @@ def write_json(path: Path, value: JSON) -> None:
 
 
 @contextmanager
-def appearing(folder: Path, obsolete: Callable[[str, set[str]], bool]) -> Generator[Path]:
+def appearing(
+    folder: Path, obsolete: Callable[[str, set[str]], bool], vital: tuple[str, ...] = (CONFIG,)
+) -> Generator[Path]:
     """A folder to write into, whose files then stand in `folder`, all of them or none.
 
     A new folder gets its name by one rename. In a folder that exists, files of the same names are
-    replaced and those that are `obsolete(name, new names)` removed, other files stay; config.json
-    goes first and comes last, so that a process killed in between leaves no mixture that loads.
-    Whatever fails while writing leaves everything as it was and raises CheckpointError.
+    replaced and those that are `obsolete(name, new names)` removed, other files stay; what is
+    `vital`, config.json last, goes first and comes last, so that a process killed in between leaves
+    no mixture that loads. Whatever fails while writing leaves everything as it was and raises
+    CheckpointError.
     """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"cannot save to {folder}: a file has that name; choose another")
@@ -93,11 +96,10 @@ def appearing(folder: Path, obsolete: Callable[[str, set[str]], bool]) -> Genera
     try:
         aside.mkdir(parents=True)
         yield aside
-        for path in aside.iterdir():
+        for path in [*aside.rglob("*"), aside]:
             _sync(path)
-        _sync(aside)
         if exists:
-            _move_in(aside, folder, obsolete)
+            _move_in(aside, folder, obsolete, vital)
         else:
             aside.rename(folder)
             _sync(folder.parent)
@@ -110,15 +112,30 @@ def appearing(folder: Path, obsolete: Callable[[str, set[str]], bool]) -> Genera
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _move_in(aside: Path, folder: Path, obsolete: Callable[[str, set[str]], bool]) -> None:
+def _move_in(
+    aside: Path,
+    folder: Path,
+    obsolete: Callable[[str, set[str]], bool],
+    vital: tuple[str, ...],
+) -> None:
     new = {path.name for path in aside.iterdir()}
-    (folder / CONFIG).unlink(missing_ok=True)
+    (aside / "old").mkdir()
+    for name in reversed(vital):
+        _away(folder / name, aside)
     for path in list(folder.iterdir()):
-        if path.is_file() and obsolete(path.name, new):
-            path.unlink()
-    for name in sorted(new, key=lambda name: name == CONFIG):
+        if path != aside and obsolete(path.name, new):
+            _away(path, aside)
+    for name in sorted(new, key=lambda name: vital.index(name) + 1 if name in vital else 0):
+        if (folder / name).is_dir():
+            _away(folder / name, aside)
         os.replace(aside / name, folder / name)
     _sync(folder)
+
+
+def _away(path: Path, aside: Path) -> None:
+    """One rename, for a folder too; what is aside is removed at the end."""
+    if path.exists() or path.is_symlink():
+        os.replace(path, aside / "old" / path.name)
 
 
 def _sync(path: Path) -> None:

@@ -104,6 +104,7 @@ class Format:
     open(place, config) -> its tensors; config: what config.json says, None where it is overruled
     write(target, tensors) -> writes the weights
     infer(source, given) -> the config of a checkpoint that carries none, from its shapes
+    weights(name of the checkpoint) -> the file or folder of the weights, for config.json to name
     """
 
     name: str
@@ -113,6 +114,7 @@ class Format:
     open: Callable[[Place, ModelConfig | None], Source]
     write: Callable[[Target, list[Outgoing]], None]
     infer: Callable[[Source, Settings | None], ModelConfig] | None = None
+    weights: Callable[[str], str] | None = None
 
     def carries(self, place: Place) -> bool:
         """Whether config.json has the settings: always where they can't be had otherwise."""

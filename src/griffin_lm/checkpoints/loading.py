@@ -2,22 +2,23 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from os import PathLike
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointCorrupt, CheckpointMismatch, ConfigError
+from ..errors import CheckpointCorrupt, CheckpointMismatch
+from ..layers.wide import parameter_dtype
 from ..models import Fingerprint, Griffin, ModelConfig, resolve_config
-from ..shapes import JSON
 from .detection import look_at, recognise
 from .format import Dialect, Format, Place, Settings
 from .names import Rename, Shape, by_theirs, check_nothing_left_over, expand
+from .settings import overrule
 from .source import Source
 from .tensors import same_bits
 
+FEWEST = 5  # tensors of a layer: a norm and an attention's four matrices, without an MLP
 Progress = Callable[[int, int], None]
 AnyPath = str | PathLike[str]
 
@@ -67,18 +68,9 @@ def load_model(
 
     Raises CheckpointError subclasses naming file and tensor, ConfigError for unknown settings.
     """
-    place, form, saved = _look(Path(path), config)
-    dialect = form.dialect(place.config)
-    source = form.open(place, saved)
-    shaped = saved is None and form.infer is not None
-    final = form.infer(source, config) if shaped and form.infer else _settle(saved, config)
-    model = _empty_model(final, source, source.where if shaped else place.file)
-    parameters = dict(model.named_parameters())
-    plan = expand(dialect.names, parameters, dialect.model_type)
-    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
-    _check(source, plan, shapes, dialect)
+    model, source, plan, shapes = _opened(Path(path), config)
     dtype = dtype or next((source.dtype(row.theirs) for row in plan), torch.float32)
-    fingerprint = Fingerprint(final.identity())
+    fingerprint = Fingerprint(model.config.identity())
     done, total = 0, source.nbytes
     for row, tensor in _parameters(source, plan, shapes):
         fingerprint.add(row.ours, tensor)  # the file's own values, before any cast
@@ -90,6 +82,36 @@ def load_model(
         progress(total, total)
     model.origin.set_model(fingerprint.digest())
     return model
+
+
+def read_parameters(
+    path: AnyPath, config: Settings | None = None
+) -> tuple[ModelConfig, Iterator[tuple[str, Tensor]]]:
+    """The config, and every parameter by our name and in our shape, as the files have it.
+
+    One at a time, in the files' order, and not to be written to: in memory-mapped formats they are
+    views of the files, which take no memory. config, checks and errors: as in `load_model`.
+    """
+    model, source, plan, shapes = _opened(Path(path), config)
+    found = ((row.ours, tensor) for row, tensor in _parameters(source, plan, shapes))
+    return model.config, found
+
+
+def _opened(
+    path: Path, config: Settings | None
+) -> tuple[Griffin, Source, list[Rename], dict[str, Shape]]:
+    """The model on meta, the files, and which of their tensors become which parameters."""
+    place, form, saved = _look(path, config)
+    dialect = form.dialect(place.config)
+    source = form.open(place, saved)
+    shaped = saved is None and form.infer is not None
+    final = form.infer(source, config) if shaped and form.infer else _settle(saved, config)
+    model = _empty_model(final, source, source.where if shaped else place.file)
+    parameters = dict(model.named_parameters())
+    plan = expand(dialect.names, parameters, dialect.model_type)
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    _check(source, plan, shapes, dialect)
+    return model, source, plan, shapes
 
 
 def _look(path: Path, given: Settings | None) -> tuple[Place, Format, ModelConfig | None]:
@@ -111,28 +133,9 @@ def _settle(saved: ModelConfig | None, given: Settings | None) -> ModelConfig:
     return saved if given is None else overrule(saved, given)
 
 
-def overrule(config: ModelConfig, given: JSON) -> ModelConfig:
-    """The config with settings of its own or of its mixers changed by name.
-
-    A mixer's setting reaches every mixer that has it. Raises ConfigError for a name nobody has.
-    """
-    ours = {field.name for field in fields(config)}
-    for name, value in given.items():
-        holders = [m for m in config.pattern if name in {f.name for f in fields(m)}]
-        if name in ours:
-            plain = config.to_dict() | {name: value}
-        elif holders:
-            rows = [m.to_dict() | ({name: value} if m in holders else {}) for m in config.pattern]
-            plain = config.to_dict() | {"pattern": rows}
-        else:
-            raise ConfigError(f"config has no setting {name!r}, nor has any of its mixers")
-        config = ModelConfig.from_dict(plain)
-    return config
-
-
 def _empty_model(config: ModelConfig, source: Source, file: Path) -> Griffin:
     """On meta: shapes without memory. An absurd number of layers is refused before it is built."""
-    if config.layers > len(source.shapes):
+    if config.layers * FEWEST > len(source.shapes):  # 40 kB of Python objects a layer
         raise CheckpointMismatch(
             f"{file} speaks of {config.layers} layers, but {source.where} holds only "
             f"{len(source.shapes)} tensors; they are not of one checkpoint: fetch it again"
@@ -177,6 +180,8 @@ def _assign(
     model: nn.Module, name: str, source: Tensor, device: torch.device | str, dtype: torch.dtype
 ) -> None:
     """Puts a fresh, contiguous parameter in place of the one on meta: one copy, cast on the way."""
-    tensor = torch.empty(source.shape, dtype=dtype, device=device).copy_(source)
     home, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(home), leaf, nn.Parameter(tensor))
+    owner = model.get_submodule(home)
+    kept = parameter_dtype(owner, leaf, dtype)
+    tensor = torch.empty(source.shape, dtype=kept, device=device).copy_(source)
+    setattr(owner, leaf, nn.Parameter(tensor))
