@@ -19,8 +19,10 @@ MARKERS = ["<user>", "<model>", "<end>", "<note>", "</note>"]
 
 
 @cache
-def vocabulary(dummy_prefix: bool = False) -> SentencePieceTokenizer:
-    """384 pieces: 3 control ones, fledgling's markers, 256 bytes, letters, some words."""
+def vocabulary(
+    dummy_prefix: bool = False, markers: tuple[str, ...] = tuple(MARKERS)
+) -> SentencePieceTokenizer:
+    """384 pieces: 3 control ones, markers (fledgling's), 256 bytes, letters, some words."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(SENTENCES * 4),
@@ -32,7 +34,7 @@ def vocabulary(dummy_prefix: bool = False) -> SentencePieceTokenizer:
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
         add_dummy_prefix=dummy_prefix,
-        user_defined_symbols=MARKERS,
+        user_defined_symbols=list(markers),
         hard_vocab_limit=False,
         num_threads=1,
         minloglevel=2,
