@@ -11,7 +11,7 @@ import typer
 
 from .. import __version__
 from ..errors import GriffinError
-from . import demo, doctor, evaluate, generate, inspect, pretrain
+from . import chat, demo, doctor, evaluate, generate, inspect, pretrain
 
 app = typer.Typer(
     name="griffin",
@@ -24,6 +24,7 @@ app = typer.Typer(
 COMMANDS = (
     demo.demo,
     generate.generate,
+    chat.chat,
     inspect.inspect,
     doctor.doctor,
     pretrain.pretrain,
