@@ -11,7 +11,7 @@ import typer
 
 from .. import __version__
 from ..errors import GriffinError
-from . import chat, demo, doctor, evaluate, generate, inspect, pretrain
+from . import chat, convert, demo, doctor, evaluate, generate, inspect, pretrain, verify
 
 app = typer.Typer(
     name="griffin",
@@ -25,7 +25,9 @@ COMMANDS = (
     demo.demo,
     generate.generate,
     chat.chat,
+    convert.convert,
     inspect.inspect,
+    verify.verify,
     doctor.doctor,
     pretrain.pretrain,
     evaluate.evaluate,

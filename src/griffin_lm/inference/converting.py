@@ -1,0 +1,201 @@
+"""From one format of checkpoints to another, tensor by tensor, and proof that nothing changed."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints import FORMATS, detect, read_parameters
+from ..checkpoints.names import expand
+from ..checkpoints.tensors import same_bits
+from ..errors import CheckpointCorrupt, CheckpointError, CheckpointMismatch, ConfigError
+from ..models import Griffin, ModelConfig, build
+from ..text import Tokenizer, load_tokenizer
+from .instruction import is_instruction_tuned, read_stops
+from .language_model import LanguageModel, save
+
+OURS = "Written by griffin-lm in the format"  # a card that was made, not written: it is made anew
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What `convert` did. files: bytes by name, all that the folder holds now."""
+
+    source_format: str
+    format: str
+    parameters: int
+    dtypes: tuple[str, ...]
+    files: dict[str, int]
+    tokenizer: bool
+    checked: bool
+    seconds: float
+
+
+def convert(
+    source: Path,
+    target: str | PathLike[str],
+    format: str,
+    *,
+    dtype: torch.dtype | None = None,
+    config: ModelConfig | str | dict[str, Any] | None = None,
+    tokenizer: str | PathLike[str] | None = None,
+    overwrite: bool = False,
+    check: bool = True,
+    name: str = "",
+    progress: Progress = lambda what, done, total: None,
+) -> Converted:
+    """Writes the checkpoint at `source` to `target` in a format of FORMATS.
+
+    dtype: None keeps each tensor's own. config, tokenizer: as in `load`; a checkpoint without a
+    tokenizer is converted without. overwrite: `target` may hold files. check: read everything back
+    and compare it to the bit. name: what the source was asked for by, which may say that it is
+    instruction-tuned. progress: (what, done, in all), in parameters.
+
+    The weights are not held in memory where the source is memory-mapped. Raises CheckpointMismatch,
+    naming the formats that can, where this one cannot hold the model; CheckpointError for a target
+    that is in use or is not what was written; what loading and saving raise.
+    """
+    began = time.perf_counter()
+    target = Path(target)
+    if format not in FORMATS:
+        raise ConfigError(f"no format {format!r}; there are: {', '.join(FORMATS)}")
+    _refuse_in_use(source, target, overwrite)
+    model = borrowed(source, config, dtype, lambda *at: progress("reading", *at))
+    _refuse_unfit(model, format)
+    vocabulary = find_tokenizer(source, tokenizer)
+    card = _card(source)
+    progress("writing", 0, 1)
+    if vocabulary is None:
+        save(model, target, format, card)
+    else:
+        tuned, stops = is_instruction_tuned(source, name), read_stops(source, model.config.vocab)
+        save(LanguageModel(model, vocabulary, tuned, stops), target, format, card)
+    parameters = dict(model.named_parameters())
+    if check:
+        compare(target, parameters, model.config, lambda *at: progress("reading back", *at))
+    folder = target if target.is_dir() else target.parent
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return Converted(
+        source_format=detect(source),
+        format=format,
+        parameters=sum(parameter.numel() for parameter in parameters.values()),
+        dtypes=tuple(sorted({str(p.dtype).removeprefix("torch.") for p in parameters.values()})),
+        files={file.relative_to(folder).as_posix(): file.stat().st_size for file in files},
+        tokenizer=vocabulary is not None,
+        checked=check,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def borrowed(
+    path: Path,
+    config: ModelConfig | str | dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Griffin:
+    """A model whose parameters are the file's own bytes where those are mapped: only to be saved.
+
+    dtype: None leaves every tensor in its own, so that a file with several keeps them.
+    """
+    settled, found = read_parameters(path, config)
+    model = Griffin(settled, device="meta").requires_grad_(False)
+    total = len(list(model.parameters()))
+    for done, (name, tensor) in enumerate(found, 1):
+        home, _, leaf = name.rpartition(".")
+        own = tensor if dtype is None else tensor.to(dtype)
+        setattr(model.get_submodule(home), leaf, nn.Parameter(own, requires_grad=False))
+        progress(done, total)
+    return model
+
+
+def compare(
+    path: Path,
+    wanted: dict[str, Tensor] | dict[str, nn.Parameter],
+    config: ModelConfig,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Reads a checkpoint and holds every parameter against the wanted one, to the bit.
+
+    Raises CheckpointCorrupt naming the first that differs.
+    """
+    settled, found = read_parameters(path)
+    if settled.identity() != config.identity():
+        raise CheckpointCorrupt(
+            f"{path}: the config that was read back is not the one that was written; convert it "
+            "again, and report this if it happens again"
+        )
+    done = 0
+    for done, (name, tensor) in enumerate(found, 1):
+        if not same_bits(tensor, wanted[name].detach()):
+            raise CheckpointCorrupt(
+                f"{path}: {name} was read back with other bits than were written; the disk or the "
+                "memory may be failing: convert it again"
+            )
+        progress(done, len(wanted))
+    if done != len(wanted):
+        raise CheckpointCorrupt(f"{path}: {len(wanted) - done} parameters were not read back")
+
+
+def formats_for(model: Griffin) -> list[str]:
+    """The formats that can hold a model."""
+    return [name for name in FORMATS if _obstacle(model, name) is None]
+
+
+def find_tokenizer(source: Path, named: str | PathLike[str] | None = None) -> Tokenizer | None:
+    """The vocabulary named, or the one beside the checkpoint, or None where there is none."""
+    if named is not None:
+        return load_tokenizer(Path(named))
+    folder = source if source.is_dir() else source.parent
+    # DeepMind's archives have it beside the folder of weights
+    homes = (folder,) if (folder / "config.json").exists() else (folder, folder.parent)
+    for home in homes:
+        if any((home / name).exists() for name in ("tokenizer.model", "tokenizer.json")):
+            return load_tokenizer(home)
+    return None
+
+
+def _obstacle(model: Griffin, format: str) -> str | None:
+    """Why a format cannot hold a model, or None where it can."""
+    try:
+        dialect = FORMATS[format].dialect_for(model.config)
+        dialect.describe(model.config, model.embed.weight.dtype, None)
+        names = [name for name, _ in build(model.config, device="meta").named_parameters()]
+        expand(dialect.names, names, format)
+    except CheckpointMismatch as error:
+        return str(error)
+    return None
+
+
+def _refuse_unfit(model: Griffin, format: str) -> None:
+    """Raises where the format cannot hold the model, with the formats that can."""
+    reason = _obstacle(model, format)
+    if reason is not None:
+        can = ", ".join(formats_for(model))
+        raise CheckpointMismatch(f"{reason} (formats that can hold this model: {can})")
+
+
+def _refuse_in_use(source: Path, target: Path, overwrite: bool) -> None:
+    if target.exists() and target.resolve() == source.resolve():
+        raise CheckpointError(f"{target} is the checkpoint to convert; choose another place")
+    used = target.exists() and (target.is_file() or any(target.iterdir()))
+    if used and not overwrite:
+        raise CheckpointError(
+            f"{target} exists and is not empty; choose another place, or say --overwrite, which "
+            "replaces a checkpoint there and keeps other files"
+        )
+
+
+def _card(source: Path) -> str | None:
+    """The source's own card; None without one, and for one that says what it was converted from."""
+    file = (source if source.is_dir() else source.parent) / "README.md"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return None if OURS in text else text
