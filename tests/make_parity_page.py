@@ -28,10 +28,17 @@ TESTS = (
     "tests/models/test_transformers_parity.py",
     "tests/models/test_model_call.py",
     "tests/models/test_state.py",
+    "tests/models/test_every_kind.py",
+    "tests/models/test_mamba_parity.py",
+    "tests/mixers/test_gru.py",
+    "tests/mixers/test_lru.py",
+    "tests/mixers/test_s6.py",
+    "tests/mixers/test_rg_lru_complex.py",
     "tests/ops/test_linear_scan.py",
     "tests/ops/test_rg_lru.py",
+    "tests/ops/test_selective_scan.py",
 )
-SOURCES = ("DeepMind", "transformers", "itself", "float64 definition")
+SOURCES = ("DeepMind", "transformers", "torch.nn.GRU", "itself", "float64 definition")
 COMMAND = "python tests/make_parity_page.py"
 
 
