@@ -49,6 +49,15 @@ def test_an_mlp_is_its_formula(kind, bias):
     assert len(list(mlp.parameters())) == (6 if bias else 3)
 
 
+@pytest.mark.parametrize("dtype", (torch.float64, torch.float32, torch.bfloat16, torch.float16))
+def test_gemmas_factor_is_rounded_to_the_dtype_of_the_weights(dtype):
+    embed = randomised(Embedding(7, 40, True, "weights")).to(dtype)
+    expected = torch.tensor(40**0.5, dtype=dtype)
+    assert embed.factor == float(expected)
+    tokens = torch.tensor([[3, 0]])
+    assert torch.equal(embed(tokens), embed.weight[tokens] * expected)
+
+
 def test_the_embeddings_factor_is_rounded_to_bfloat16_and_stays_out_of_the_head():
     embed = randomised(Embedding(7, 2560, scaled=True))
     tokens = torch.tensor([[3, 0]])

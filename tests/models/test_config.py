@@ -32,6 +32,7 @@ MODEL_CHANGES = {
     "mlp_bias": False,
     "tied": False,
     "norm_weight": "plain",
+    "scale_rounding": "weights",
 }
 RECURRENT_CHANGES = {
     "width": 32,
@@ -62,19 +63,20 @@ def signature(config):
 
 def variants():
     for name, value in MODEL_CHANGES.items():
-        yield f"model.{name}", replace(TINY, **{name: value})
+        base = replace(TINY, width=18, scale_embeddings=True) if name == "scale_rounding" else TINY
+        yield f"model.{name}", base, replace(base, **{name: value})
     recurrent, attention = TINY.pattern
     for name, value in RECURRENT_CHANGES.items():
         pattern = (replace(recurrent, **{name: value}), attention)
-        yield f"rg_lru.{name}", replace(TINY, pattern=pattern)
+        yield f"rg_lru.{name}", TINY, replace(TINY, pattern=pattern)
     for name, value in ATTENTION_CHANGES.items():
         pattern = (recurrent, replace(attention, **{name: value}))
-        yield f"local_attention.{name}", replace(TINY, pattern=pattern)
+        yield f"local_attention.{name}", TINY, replace(TINY, pattern=pattern)
 
 
-@pytest.mark.parametrize("name, config", list(variants()), ids=lambda value: str(value)[:30])
-def test_every_setting_changes_the_output(name, config):
-    assert not torch.allclose(signature(TINY), signature(config), atol=1e-4), name
+@pytest.mark.parametrize("name, base, config", list(variants()), ids=lambda value: str(value)[:30])
+def test_every_setting_changes_the_output(name, base, config):
+    assert not torch.allclose(signature(base), signature(config), atol=1e-4), name
 
 
 def test_no_setting_is_left_out_of_that_test():
@@ -171,6 +173,7 @@ def test_the_papers_sizes_are_met_to_their_printed_digits(name, printed):
         ({"mlp": "none"}, "mlp_width must be 0 with mlp 'none'"),
         ({"mlp_width": 0}, "mlp_width must be positive"),
         ({"norm_weight": "free"}, "norm_weight"),
+        ({"scale_rounding": "up"}, "scale_rounding"),
         ({"tied": 0}, "tied must be bool"),
     ),
 )
@@ -215,6 +218,7 @@ def test_a_whole_number_where_a_float_belongs_is_that_float():
 
 
 ADDED = {"mlp": "geglu", "mlp_bias": True, "tied": True, "norm_weight": "offset"}
+ADDED |= {"scale_rounding": "bfloat16"}
 
 
 def test_settings_that_came_later_are_silent_at_their_default_and_count_otherwise():

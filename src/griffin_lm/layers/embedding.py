@@ -8,18 +8,27 @@ from torch.nn.functional import embedding, linear
 from ..precision import accumulation
 from ..shapes import JSON, Tokens
 
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
 
 class Embedding(nn.Module):
     """Words in.
 
-    With `scaled`, embeddings are multiplied by sqrt(width) rounded to bfloat16, as the published
-    weights were trained: 50.5 for a width of 2560, whatever the dtype of the weights.
+    With `scaled`, embeddings are multiplied by sqrt(width), rounded either to bfloat16 whatever the
+    dtype of the weights (RecurrentGemma: 50.5 for a width of 2560), or to that dtype (Gemma).
     """
 
-    def __init__(self, vocab: int, width: int, scaled: bool) -> None:
+    def __init__(self, vocab: int, width: int, scaled: bool, rounding: str = "bfloat16") -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocab, width))
-        self.factor = float(torch.tensor(width**0.5, device="cpu").bfloat16()) if scaled else 1.0
+        root = torch.tensor(width**0.5 if scaled else 1.0, dtype=torch.float64, device="cpu")
+        kept = torch.bfloat16 if rounding == "bfloat16" else None
+        self._factors = {dtype: float(root.to(kept or dtype)) for dtype in _DTYPES}
+
+    @property
+    def factor(self) -> float:
+        """What embeddings are multiplied by."""
+        return self._factors[self.weight.dtype]
 
     def initialise(self, random: torch.Generator) -> None:
         """Normal with variance 1 / width."""

@@ -140,23 +140,26 @@ class GlobalAttentionMixer(Mixer):
                 span.position, config.rotary_width, config.rope_base, config.scaling
             )
             q, k = rotate(q, angles), rotate(k, angles)
-        after = CacheState(
-            *(self._write(c, new, span) for c, new in zip(state, (k, v), strict=True))
-        )
-        if x.shape[1] == 1 and after.k.shape[1]:
+        if x.shape[1] == 1:  # all that the token may see is in the cache once it is there itself
+            after = self._written(state, k, v, span)
             held = (after.k.to(k.dtype), after.v.to(v.dtype))
             mixed = next_token_attention(q, *held, span.position, span.reach)
-        else:  # documents that ended inside this call are no longer in the cache
+        else:  # first look, then write: a document may end in this call, and its slots be taken
             held = (state.k.to(k.dtype), state.v.to(v.dtype))
             mixed = causal_attention(q, k, v, *held, span.position, span.reach)
+            after = self._written(state, k, v, span)
         return self.out(mixed.flatten(-2)), after
 
-    def _write(self, cache: Tensor, new: Tensor, span: Span) -> Tensor:
-        """The cache after the call, in more slots if it needs them."""
+    def _written(self, state: CacheState, k: Tensor, v: Tensor, span: Span) -> CacheState:
+        """The caches after the call, in more slots if it needs them."""
         needed = span.slots if span.slots is not None else longest(span.ends())
-        if needed > cache.shape[1]:
-            cache = with_slots(cache, -(-needed // self.cache_step) * self.cache_step)
-        # what a graph of gradients may still need is never written over
-        tracked = torch.is_grad_enabled() and (cache.requires_grad or new.requires_grad)
-        new = new.to(cache.dtype)
-        return write_slots(cache, new, span.position, span.counts, span.donate and not tracked)
+        slots = max(state.k.shape[1], -(-needed // self.cache_step) * self.cache_step)
+        caches: list[Tensor] = []
+        for cache, new in ((state.k, k), (state.v, v)):
+            # what a graph of gradients may still need is never written over
+            tracked = torch.is_grad_enabled() and (cache.requires_grad or new.requires_grad)
+            roomy, donated = with_slots(cache, slots), span.donate and not tracked
+            caches.append(
+                write_slots(roomy, new.to(cache.dtype), span.position, span.counts, donated)
+            )
+        return CacheState(*caches)

@@ -21,10 +21,14 @@ class ModelConfig:
     mlp: "geglu" (Griffin, Gemma), "swiglu" (Llama), or "none", which wants an mlp_width of 0 and
     leaves out the MLP and its norm (Mamba). mlp_bias: its linear maps have biases.
     norm_weight: norms multiply by 1 + scale ("offset": Griffin, Gemma) or by scale ("plain").
+    scale_rounding: sqrt(width) is rounded to "bfloat16" always (RecurrentGemma) or to the dtype of
+    the "weights" (Gemma).
     """
 
     only_initial: ClassVar[frozenset[str]] = frozenset({"mlp_init"})
-    later: ClassVar[frozenset[str]] = frozenset({"mlp", "mlp_bias", "tied", "norm_weight"})
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"mlp", "mlp_bias", "tied", "norm_weight", "scale_rounding"}
+    )
     vocab: int
     width: int
     mlp_width: int
@@ -38,11 +42,16 @@ class ModelConfig:
     mlp_bias: bool = True
     tied: bool = True
     norm_weight: str = "offset"
+    scale_rounding: str = "bfloat16"
 
     def __post_init__(self) -> None:
         require(
             self.mlp in (*GATES, "none"),
             f'config.mlp must be {", ".join(map(repr, GATES))} or "none", not {self.mlp!r}',
+        )
+        require(
+            self.scale_rounding in ("bfloat16", "weights"),
+            f'config.scale_rounding must be "bfloat16" or "weights", not {self.scale_rounding!r}',
         )
         for name in ("vocab", "width", "layers"):
             require(getattr(self, name) > 0, f"config.{name} must be positive")

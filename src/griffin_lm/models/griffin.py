@@ -36,7 +36,9 @@ class Griffin(nn.Module):
         super().__init__()
         self.config = config
         with torch.device("meta"):  # nn.Linear would draw weights that nobody wants
-            self.embed = Embedding(config.vocab, config.width, config.scale_embeddings)
+            self.embed = Embedding(
+                config.vocab, config.width, config.scale_embeddings, config.scale_rounding
+            )
             self.layers = nn.ModuleList(ResidualBlock(config, i) for i in range(config.layers))
             offset = config.norm_weight == "offset"
             self.final_norm = RMSNorm(config.width, config.norm_eps, offset)

@@ -40,6 +40,7 @@ def gemma(
         layers=layers,
         pattern=(GlobalAttention(heads=heads, head_dim=head_dim, kv_heads=kv_heads),),
         scale_embeddings=True,
+        scale_rounding="weights",
         mlp_bias=False,
     )
 

@@ -58,9 +58,11 @@ def next_token_attention(
 ) -> Float[Tensor, "B 1 H D"]:
     """The same for one token a row whose key and value are in the caches already: nothing copied.
 
-    N must not be 0. A row whose token is padding gets something finite.
+    A row whose token is padding gets something finite.
     """
     slots = cache_k.shape[1]
+    if not slots:  # padding in rows that have read nothing
+        return torch.zeros_like(q)
     slot = torch.arange(slots, device=q.device)
     place = position.clamp(max=slots - 1)[..., None]  # padding may stand behind a full cache
     seen = place if reach is None else torch.minimum(place, reach[:, None, None])
