@@ -10,7 +10,10 @@ import pytest
 import griffin_lm as griffin
 from griffin_lm.cli import main
 
-COMMANDS = sorted(command.__name__ for command in main.COMMANDS)
+COMMANDS = sorted(
+    [command.__name__ for command in main.COMMANDS]
+    + [str(group.info.name) for group in main.GROUPS]
+)
 
 
 def test_the_word_of_a_command_is_the_name_of_its_file() -> None:

@@ -1,6 +1,6 @@
 """RecurrentGemma-2B at full size, on random bf16 weights: saved, loaded, generating.
 
-    python -m griffin_lm.bench.full_size --out docs/results
+    griffin bench full-size --out docs/results      (or python -m griffin_lm.bench.full_size)
 
 Each step runs in a process of its own. Memory is RssAnon, what the process holds that no file
 backs, sampled every millisecond; the page cache of the weights' file is not in it.
@@ -130,11 +130,8 @@ on the machine's two cores meanwhile, and the CPU kernels are not written yet.
 """
 
 
-def main() -> None:
-    """Measures, then writes full_size.json and full_size.md."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    out: Path = parser.parse_args().out
+def measure(out: Path) -> JSON:
+    """Measures, writes full_size.json and full_size.md into a folder, returns the figures."""
     if not Path("/proc/self/status").exists():
         raise GriffinError("this measurement reads /proc: run it on Linux")
     with tempfile.TemporaryDirectory(prefix="griffin-2b-") as folder:
@@ -147,7 +144,14 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "full_size.json").write_text(json.dumps(figures, indent=1) + "\n")
     (out / "full_size.md").write_text(page(figures))
-    print(page(figures))
+    return figures
+
+
+def main() -> None:
+    """Measures, writes and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    print(page(measure(parser.parse_args().out)))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ from griffin_lm.text.cuts import CutRule, neighbours
 from griffin_lm.text.sentencepiece_file import Kind, ModelType, SentencePieceFile
 
 SPACES = "\u2581 "
-_MOST_KEYS = 1_000_000  # NFKC has 225,000; a damaged map may have no end
+_NODES = 1024  # of a level of the trie that are looked at together: a MiB or so each time
+_SHARED = 16  # prefixes to a unit: ends of keys are shared (NFKC: 6), endlessly in a damaged map
 
 
 def cut_rule(file: SentencePieceFile, normalize: Callable[[str], str]) -> CutRule:
@@ -109,20 +110,19 @@ def map_keys(charsmap: bytes) -> list[str] | None:
     if size % 4 or not 4 <= size <= len(charsmap) - 4:
         return None
     units = np.frombuffer(charsmap, "<u4", size // 4, 4)
-    every = np.arange(256, dtype=np.uint32)
     at, prefixes = _below(units, np.zeros(1, np.uint32)), [b""]
     found: list[bytes] = []
+    seen = 0
     for _ in range(64):  # no key is longer; a damaged trie may have loops
-        children = at[:, None] ^ every
-        inside = children < len(units)
-        labels = units[np.where(inside, children, 0)] & 0x800000FF
-        parent, byte = np.nonzero(inside & (labels == every) & (every > 0))
+        level = [_children(units, at, begin) for begin in range(0, len(at), _NODES)]
+        parent, byte = (np.concatenate(rows) for rows in zip(*level, strict=True))
         if not len(parent):
             break
-        if len(found) + len(parent) > _MOST_KEYS:
+        seen += len(parent)
+        if seen > _SHARED * len(units):  # these go round in circles
             return None
         prefixes = [prefixes[p] + bytes((b,)) for p, b in zip(parent, byte, strict=True)]
-        nodes = children[parent, byte]
+        nodes = at[parent] ^ byte
         ends = (units[nodes] >> 8) & 1
         found += [prefix for prefix, end in zip(prefixes, ends, strict=True) if end]
         at = _below(units, nodes)
@@ -132,6 +132,16 @@ def map_keys(charsmap: bytes) -> list[str] | None:
         return [key for key in map(bytes.decode, found) if len(key) > 1]
     except UnicodeDecodeError:
         return None
+
+
+def _children(units: np.ndarray, at: np.ndarray, begin: int) -> tuple[np.ndarray, np.ndarray]:
+    """The children of _NODES nodes of a level: indices of the parents, bytes (uint32)."""
+    every = np.arange(256, dtype=np.uint32)
+    children = at[begin : begin + _NODES, None] ^ every
+    inside = children < len(units)
+    labels = units[np.where(inside, children, 0)] & 0x800000FF
+    parent, byte = np.nonzero(inside & (labels == every) & (every > 0))
+    return parent + begin, byte.astype(np.uint32)
 
 
 def _below(units: np.ndarray, nodes: np.ndarray) -> np.ndarray:

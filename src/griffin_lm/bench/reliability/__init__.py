@@ -1,0 +1,96 @@
+"""What must hold whatever happens: `griffin bench reliability`, a table of studies.
+
+A study is a row of STUDIES: parts that --what can name, and a function that runs some of them.
+There is one today, `fuzz`: damaged files of every kind that the package reads.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from .fuzzing import Fuzzing, Progress
+from .readers import READERS
+from .report import fuzz_section, page
+
+__all__ = ["STUDIES", "Options", "Result", "Study", "chosen", "repeat", "write_page"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """inputs: in all. seed: of the damage. workers: processes. failures: a folder to keep them."""
+
+    inputs: int = 20_000
+    seed: int = 0
+    workers: int = 1
+    failures: Path | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A study's rows for --json, its section of the page in Markdown, and how much failed."""
+
+    rows: list[dict[str, Any]]
+    section: str
+    failures: int
+    notes: list[str] = field(default_factory=list[str])
+
+
+@dataclass(frozen=True)
+class Study:
+    """What it is called and does; what --what can name in it; how to run those parts."""
+
+    name: str
+    parts: tuple[str, ...]
+    run: Callable[[Sequence[str], Options, Progress], Result]
+
+
+def _fuzz(parts: Sequence[str], options: Options, progress: Progress) -> Result:
+    readers = {name: READERS[name] for name in parts}
+    fuzzing = Fuzzing(readers, options.seed, options.workers, options.failures)
+    rows = fuzzing.run(options.inputs, progress)
+    notes = [
+        f"left out: {name}, which needs the package {package}"
+        for name, package in fuzzing.absent.items()
+    ]
+    count = sum(len(row.failures) for row in rows)
+    return Result([row.plain() for row in rows], fuzz_section(rows, options.seed), count, notes)
+
+
+STUDIES: Mapping[str, Study] = {
+    study.name: study for study in (Study("fuzz", tuple(READERS), _fuzz),)
+}
+
+
+def chosen(names: Sequence[str]) -> list[tuple[Study, tuple[str, ...]]]:
+    """The studies, and the parts of each, that some names ask for; all of them for none.
+
+    Raises InputError for a name that is neither a study's nor a part's.
+    """
+    known = {name for study in STUDIES.values() for name in (study.name, *study.parts)}
+    if unknown := [name for name in names if name not in known]:
+        there = "; ".join(f"{s.name} ({', '.join(s.parts)})" for s in STUDIES.values())
+        raise InputError(f"nothing is called {unknown[0]!r}; there are: {there}")
+    found: list[tuple[Study, tuple[str, ...]]] = []
+    for study in STUDIES.values():
+        whole = not names or study.name in names
+        parts = tuple(part for part in study.parts if whole or part in names)
+        if parts:
+            found.append((study, parts))
+    return found
+
+
+def write_page(out: Path, sections: Sequence[str], command: str, figures: dict[str, Any]) -> None:
+    """reliability.md and reliability.json into a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    text = page(sections, command, date.today().isoformat(), figures["machine"])
+    (out / "reliability.md").write_text(text, encoding="utf-8")
+    (out / "reliability.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def repeat(folder: Path) -> list[dict[str, Any]]:
+    """Tries the input that a run has kept in a folder; returns its failures, none if it passes."""
+    return Fuzzing(READERS, 0, 1).repeat(folder)
