@@ -1,11 +1,15 @@
 """`griffin inspect` and `griffin doctor`: figures that agree with the model itself."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 import griffin_lm as griffin
+from tests.checkpoints.header_only import write_nine
+from tests.checkpoints.helpers import TINY
 
 
 def test_inspect_counts_what_the_model_has(run, checkpoint, tmp_path) -> None:
@@ -48,6 +52,63 @@ def test_inspect_reads_no_weights(run, checkpoint, monkeypatch) -> None:
 
     monkeypatch.setattr("griffin_lm.checkpoints.tensors.TensorFile.get", refuse)
     assert run("inspect", checkpoint).code == 0
+
+
+@pytest.mark.parametrize("form", [form for form in griffin.FORMATS if form != "griffin"])
+def test_inspect_knows_every_format(run, tmp_path, form: str) -> None:
+    config = replace(TINY, logit_cap=30.0)
+    griffin.save(griffin.build(config), tmp_path / "m", format=form)
+    assert run("inspect", tmp_path / "m", "--json", tmp_path / "json").code == 0
+    figures = json.loads((tmp_path / "json").read_text())
+    assert figures["files"]["format"] == form
+    assert figures["config"] == json.loads(json.dumps(config.to_dict()))
+    assert sum(row["bytes"] for row in figures["files"]["dtypes"].values()) == (
+        4 * figures["parameters"]
+    )
+
+
+def test_inspect_tells_a_base_model_from_an_instruction_tuned_one(run, checkpoint) -> None:
+    assert "base model" in run("inspect", checkpoint).out
+    assert "instruction-tuned" in run("inspect", "fledgling").out
+
+
+def test_inspect_tells_what_is_at_hand_and_what_would_fit(run, checkpoint, tmp_path) -> None:
+    result = run("inspect", checkpoint, "--json", tmp_path / "json")
+    figures = json.loads((tmp_path / "json").read_text())
+    assert 0 < figures["at_hand"]["free"] <= figures["at_hand"]["total"]
+    assert figures["at_hand"]["fits"] == {"float32": True, "bfloat16": True}
+    assert "fits as float32 and bfloat16" in result.out
+    quantised = figures["weights_if_quantised"]
+    assert 0 < quantised["int4"] < quantised["int8"] < figures["memory"]["bfloat16"]["weights"]
+    assert "with a later version" in result.out
+
+
+def test_inspect_of_a_9b_reads_headers_alone(run, tmp_path) -> None:
+    folder = write_nine(tmp_path / "recurrentgemma-9b")
+    before = anonymous()
+    result = run("inspect", folder, "--json", tmp_path / "json")
+    assert result.code == 0, result.err
+    assert anonymous() - before < 100e6
+    figures = json.loads((tmp_path / "json").read_text())
+    assert figures["parameters"] == 8_579_977_216
+    assert figures["config"] == json.loads(
+        json.dumps(griffin.PRESETS["recurrentgemma-9b"].to_dict())
+    )
+    memory = figures["memory"]["bfloat16"]
+    assert memory["weights"] == 17_159_954_432 == figures["files"]["dtypes"]["BF16"]["bytes"]
+    assert memory["state_per_sequence"] == 26_230_801
+    assert memory["to_load"] == 17_159_954_432 + 2 * 256_000 * 4096
+    shards = [name for name in figures["files"]["files"] if name.endswith(".safetensors")]
+    assert len(shards) == 4 and "8,579,977,216" in result.out
+
+
+def anonymous() -> int:
+    """Bytes of memory of this process that no file backs; 0 where the system does not tell."""
+    try:
+        rows = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(row.split()[1]) * 1024 for row in rows if row.startswith("RssAnon"))
 
 
 def test_doctor_says_of_everything_whether_it_can_serve(run, tmp_path) -> None:

@@ -75,6 +75,7 @@ def test_the_state_is_a_recurrence_and_a_window(name: str, dtype: torch.dtype) -
     found = memory(griffin.PRESETS[name], dtype)
     assert found.state_of_recurrent_layers == recurrent
     assert found.state_per_sequence == recurrent + ring + counters
+    assert found.state_per_token == 0
 
 
 def test_the_9b_state_to_the_byte() -> None:
@@ -83,6 +84,12 @@ def test_the_9b_state_to_the_byte() -> None:
     assert found.state_per_sequence == 26_230_801
     assert found.weights == 17_159_954_432
     assert found.logits_per_sequence == 1_024_000
+
+
+def test_a_cache_of_keys_and_values_grows_with_every_token() -> None:
+    found = memory(griffin.PRESETS["gemma-2b"], torch.bfloat16)
+    assert found.state_per_token == 18 * 2 * 1 * 256 * 2  # layers, k and v, one head of 256
+    assert found.state_of_recurrent_layers == 0
 
 
 @each_model

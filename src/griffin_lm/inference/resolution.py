@@ -35,7 +35,7 @@ def find(
         return path
     if name in PRESETS and name not in ALIASES:
         raise CheckpointNotFound(
-            f"{name!r} names a configuration of which no weights are published; "
+            f"{name!r} names a configuration, and no published weights of it are known here; "
             f"griffin.build({name!r}) has random ones"
         )
     hub = parse(name) if isinstance(source, str) else None

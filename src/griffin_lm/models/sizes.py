@@ -31,7 +31,8 @@ class Memory:
     """Bytes that a model needs with weights of one dtype; nothing of the runtime itself.
 
     weights                    all parameters
-    state_per_sequence         the state of one row, at its full size
+    state_per_sequence         the state of one row, at its full size where it has one
+    state_per_token            by how much it grows with each token: 0 but for global attention
     state_of_recurrent_layers  that part of it which the layers with a recurrence hold
     logits_per_sequence        one token's logits, fp32
     to_load                    weights, and the largest tensor beside its copy
@@ -40,6 +41,7 @@ class Memory:
 
     weights: int
     state_per_sequence: int
+    state_per_token: int
     state_of_recurrent_layers: int
     logits_per_sequence: int
     to_load: int
@@ -81,6 +83,7 @@ def memory(config: ModelConfig, dtype: torch.dtype) -> Memory:
     return Memory(
         weights=sum(sizes),
         state_per_sequence=state.nbytes,
+        state_per_token=state.bytes_per_token,
         state_of_recurrent_layers=recurrent,
         logits_per_sequence=logits,
         to_load=sum(sizes) + max(sizes),

@@ -5,7 +5,7 @@
     client      requests through huggingface_hub, and its errors in our words
     cache       the cache's layout, and what of it is whole
     download    contents that resume at any byte, checked against their hashes
-    preflight   what it takes and what is at hand, before it begins
+    needs       what it takes and what is at hand, before it begins
     fetch       all of these in order
     headers     what weights a repository has, by its headers alone
 
@@ -13,11 +13,12 @@ huggingface_hub is imported where it is used: a path or a bundled model never re
 """
 
 from .cache import Snapshot
-from .fetch import preflight, snapshot
+from .client import is_offline
+from .fetch import preflight, preset_of, snapshot
 from .headers import Remote, inspect_remote
 from .machine import AtHand, memory_at_hand
 from .names import ALIASES, HubId, near, parse
-from .preflight import Need, Preflight
+from .needs import Need, Preflight, size
 from .watch import ProgressLine, Watch, on_terminal
 
 __all__ = [
@@ -31,10 +32,13 @@ __all__ = [
     "Snapshot",
     "Watch",
     "inspect_remote",
+    "is_offline",
     "memory_at_hand",
     "near",
     "on_terminal",
     "parse",
     "preflight",
+    "preset_of",
+    "size",
     "snapshot",
 ]

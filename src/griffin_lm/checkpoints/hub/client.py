@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CheckpointCorrupt, CheckpointNotFound, GriffinError, HubError
-from .names import HubId, near
+from .names import ALIASES, HubId, near
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -217,8 +217,8 @@ def _nothing_there(hub: HubId, status: int | None) -> GriffinError:
             "'fledgling' needs neither"
         )
     return CheckpointNotFound(
-        f"there is no {hub.repo} at {endpoint()}, and no such path here{meant}; known aliases are "
-        "recurrentgemma-2b, -2b-it, -9b and -9b-it; a private repository needs `hf auth login`"
+        f"there is no {hub.repo} at {endpoint()}, and no such path here{meant}; the aliases are "
+        f"{', '.join(ALIASES)}; a private repository needs `hf auth login`"
     )
 
 

@@ -10,7 +10,7 @@ from .cache import Snapshot
 from .client import Listing, endpoint, is_offline, listing
 from .download import bytes_here, download, here
 from .names import HubId
-from .preflight import Need, Preflight, plan
+from .needs import Need, Preflight, plan
 from .selection import Selection, select
 from .watch import Watch
 
@@ -96,7 +96,12 @@ def config_of(snapshot: Snapshot) -> ModelConfig | None:
 
     if (snapshot.path / CONFIG).exists():
         return read_config(snapshot.path)
-    name = snapshot.hub.repo.rpartition("/")[2]
+    return preset_of(snapshot.hub)
+
+
+def preset_of(hub: HubId) -> ModelConfig | None:
+    """The preset that a repository is named after: words for kind and layout follow its name."""
+    name = hub.repo.rpartition("/")[2]
     return next((PRESETS[preset] for preset in PRESETS if name.startswith(preset)), None)
 
 

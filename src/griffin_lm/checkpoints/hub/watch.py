@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .preflight import Preflight, size
+from .needs import Preflight, size
 
 
 def _nothing(_: Preflight) -> None:

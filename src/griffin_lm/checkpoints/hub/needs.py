@@ -117,7 +117,7 @@ class Preflight:
         if not self.can_ever_fit and os.environ.get(ANYWAY, "") in ("", "0"):
             raise HubError(
                 f"{self.name} has {size(self.weights)} of weights as {self.dtype}, and "
-                f"{self.device} has {size(self.memory_total)} in all; nothing was fetched. "
+                f"{self.device} has {size(self.memory_total)} in all; no weights were fetched. "
                 f"{self.smaller()}; {ANYWAY}=1 fetches it anyway"
             )
 
