@@ -1,4 +1,4 @@
-# Everything runs inside .venv, which is made again only when pyproject.toml or constraints.txt change.
+# Everything runs inside .venv, which is made again only when what it is made of changes.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -7,6 +7,8 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 BASE   := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 DOCS   := $(VENV)/.installed-docs
+# What an install is made of; the kernels are compiled by it where there is a compiler.
+SOURCES := pyproject.toml setup.py constraints.txt $(wildcard src/native/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow check format docs gpu-check clean
@@ -18,15 +20,15 @@ help:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(BASE): pyproject.toml constraints.txt | $(BIN)/python
+$(BASE): $(SOURCES) | $(BIN)/python
 	$(PIP) -e .
 	@touch $@
 
-$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+$(DEV): $(SOURCES) | $(BIN)/python
 	$(PIP) -e '.[dev]'
 	@touch $(BASE) $@
 
-$(DOCS): pyproject.toml constraints.txt | $(BIN)/python
+$(DOCS): $(SOURCES) | $(BIN)/python
 	$(PIP) -e '.[docs]'
 	@touch $(BASE) $@
 

@@ -15,6 +15,7 @@ LARGEST_FILE = 400  # lines
 
 # A folder may use everything below it, nothing above or beside (docs/architecture.md).
 FLOORS = [
+    "_native",  # the compiled library; src/native
     "errors",
     "shapes precision",
     "ops",

@@ -1,0 +1,165 @@
+// The products as a caller asks for them: packing, blocks, threads, bias, rounding.
+#include <algorithm>
+#include <vector>
+
+#include "griffin.h"
+#include "select.h"
+
+namespace griffin {
+namespace {
+
+constexpr Index kCache = 1 << 20;  // bytes of w that a task goes through once per block of x
+
+// Rows of w in a task: few enough to stay in the second-level cache, many enough to be worth it.
+Index chunk_rows(Index n, Index row_bytes, Index m, int threads) {
+  Index rows = std::max<Index>(kRows, kCache / std::max<Index>(1, row_bytes) / kRows * kRows);
+  rows = std::min<Index>(rows, 256);
+  if (m <= kRows) rows = std::min<Index>(rows, 64);  // small tasks end together
+  const Index share = (n + 4 * threads - 1) / (4 * threads);  // four tasks a thread at least
+  return std::max<Index>(kRows, std::min(rows, (share + kRows - 1) / kRows * kRows));
+}
+
+// Rows of `bytes` each, as words of four: for every 16 rows (words, rows, 4 bytes), zero-padded.
+void pack(const char* x, Index m, Index stride, Index bytes, Index words, char* out, int threads) {
+  for_each((m + 15) / 16, threads, [&](Index part) {
+    const Index m0 = part * 16, count = std::min<Index>(16, m - m0);
+    char* to = out + m0 * words * 4;
+    for (Index r = 0; r < count; ++r) {
+      const char* from = x + (m0 + r) * stride;
+      const Index whole = bytes / 4;
+      for (Index i = 0; i < whole; ++i) std::memcpy(to + (i * count + r) * 4, from + 4 * i, 4);
+      for (Index i = whole; i < words; ++i) {
+        char word[4] = {};
+        for (Index j = 4 * i; j < bytes && j < 4 * i + 4; ++j) word[j - 4 * i] = from[j];
+        std::memcpy(to + (i * count + r) * 4, word, 4);
+      }
+    }
+  });
+}
+
+struct Output {
+  void* y;            // (M, N), bf16 or fp32
+  bool wide;          // fp32
+  const float* bias;  // (N) or null
+  Index n;
+
+  void store(const float* from, Index m, Index n0, Index n1) const {
+    if (wide) {
+      float* to = static_cast<float*>(y) + m * n;
+      for (Index i = n0; i < n1; ++i) to[i] = bias ? from[i - n0] + bias[i] : from[i - n0];
+    } else {
+      bf16* to = static_cast<bf16*>(y) + m * n;
+      for (Index i = n0; i < n1; ++i)
+        to[i] = to_bf16(bias ? from[i - n0] + bias[i] : from[i - n0]);
+    }
+  }
+};
+
+template <class Product>
+void run(Index m, Index n, Index row_bytes, int threads, const Output& output, Product&& product) {
+  const Index rows = chunk_rows(n, row_bytes, m, threads);
+  for_each((n + rows - 1) / rows, threads, [&](Index part) {
+    alignas(64) static thread_local float block[kRows * 256];
+    const Index n0 = part * rows, n1 = std::min(n, n0 + rows);
+    for (Index m0 = 0; m0 < m; m0 += kRows) {
+      const Index m1 = std::min(m, m0 + kRows);
+      product(Block{m0, m1, n0, n1, block, rows});
+      for (Index i = m0; i < m1; ++i) output.store(block + (i - m0) * rows, i, n0, n1);
+    }
+  });
+}
+
+// int8 rows, their scales, and what the kernels want besides.
+struct Quantized {
+  std::vector<int8_t> q;
+  std::vector<float> scale;
+  Index kp;
+
+  Quantized(const void* x, bool wide, Index m, Index k, const Kernels& kernels, int threads)
+      : q(size_t(m * ((k + kPad - 1) / kPad * kPad))), scale(size_t(m)),
+        kp((k + kPad - 1) / kPad * kPad) {
+    for_each(m, threads, [&](Index row) {
+      static thread_local std::vector<float> copy;
+      const float* from = static_cast<const float*>(x) + row * k;
+      if (!wide) {
+        copy.resize(size_t(k));
+        const bf16* narrow = static_cast<const bf16*>(x) + row * k;
+        for (Index i = 0; i < k; ++i) copy[size_t(i)] = from_bf16(narrow[i]);
+        from = copy.data();
+      }
+      kernels.quantize(from, k, kp, q.data() + row * kp, scale.data() + row);
+    });
+  }
+};
+
+}  // namespace
+
+void linear_dense(const bf16* x, const bf16* w, Index m, Index k, Index n, const Output& output,
+                  int threads) {
+  const Kernels& kernels = selected();
+  DenseProblem p{x, nullptr, w, m, n, k};
+  static thread_local std::vector<char> packed;
+  if (kernels.packs) {
+    const Index words = (2 * k + 63) / 64 * 16;
+    packed.resize(size_t((m + 15) / 16 * 16 * words * 4));
+    pack(reinterpret_cast<const char*>(x), m, 2 * k, 2 * k, words, packed.data(), threads);
+    p.packed = reinterpret_cast<const bf16*>(packed.data());
+  }
+  run(m, n, 2 * k, threads, output, [&](const Block& b) { kernels.dense(p, b); });
+}
+
+void linear_int8(const void* x, bool wide, const int8_t* w, const float* scale,
+                 const int32_t* sums, Index m, Index k, Index n, const Output& output,
+                 int threads) {
+  const Kernels& kernels = selected();
+  const Quantized in(x, wide, m, k, kernels, threads);
+  Int8Problem p{in.q.data(), nullptr, in.scale.data(), w, scale, sums, m, n, k, in.kp};
+  std::vector<char> packed;
+  if (kernels.packs) {
+    packed.resize(size_t((m + 15) / 16 * 16 * in.kp));
+    pack(reinterpret_cast<const char*>(in.q.data()), m, in.kp, in.kp, in.kp / 4, packed.data(),
+         threads);
+    p.packed = reinterpret_cast<const int8_t*>(packed.data());
+  }
+  run(m, n, k, threads, output, [&](const Block& b) { kernels.int8(p, b); });
+}
+
+void linear_int4(const void* x, bool wide, const uint8_t* w, const bf16* scale, Index m, Index k,
+                 Index n, const Output& output, int threads) {
+  const Kernels& kernels = selected();
+  const Quantized in(x, wide, m, k, kernels, threads);
+  std::vector<int32_t> sums(size_t(m * (in.kp / kGroup)));
+  for (Index i = 0; i < Index(sums.size()); ++i) {
+    int32_t sum = 0;
+    for (Index j = 0; j < kGroup; ++j) sum += in.q[size_t(i * kGroup + j)];
+    sums[size_t(i)] = 8 * sum;
+  }
+  const Index whole = (k + kGroup - 1) / kGroup * kGroup;  // w is filled up with zeros
+  const Int4Problem p{in.q.data(), sums.data(), in.scale.data(), w, scale, m, n, whole, in.kp};
+  run(m, n, whole / 2 + whole / 16, threads, output, [&](const Block& b) { kernels.int4(p, b); });
+}
+
+}  // namespace griffin
+
+using namespace griffin;
+
+extern "C" {
+EXPORT void griffin_linear_bf16(const void* x, const void* w, const float* bias, void* y, Index m,
+                                Index k, Index n, int wide, int threads) {
+  linear_dense(static_cast<const bf16*>(x), static_cast<const bf16*>(w), m, k, n,
+               Output{y, wide != 0, bias, n}, threads);
+}
+
+EXPORT void griffin_linear_int8(const void* x, int x_wide, const int8_t* w, const float* scale,
+                                const int32_t* sums, const float* bias, void* y, Index m, Index k,
+                                Index n, int wide, int threads) {
+  linear_int8(x, x_wide != 0, w, scale, sums, m, k, n, Output{y, wide != 0, bias, n}, threads);
+}
+
+EXPORT void griffin_linear_int4(const void* x, int x_wide, const uint8_t* w, const void* scale,
+                                const float* bias, void* y, Index m, Index k, Index n, int wide,
+                                int threads) {
+  linear_int4(x, x_wide != 0, w, static_cast<const bf16*>(scale), m, k, n,
+              Output{y, wide != 0, bias, n}, threads);
+}
+}

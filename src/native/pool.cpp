@@ -1,0 +1,96 @@
+// A pool of its own: a second OpenMP beside torch's would have both spin on the same cores.
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "griffin.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#define PAUSE() _mm_pause()
+#else
+#define PAUSE() std::this_thread::yield()
+#endif
+
+namespace griffin {
+namespace {
+
+struct Job {
+  void (*task)(void*, Index);
+  void* arg;
+  Index count;
+  std::atomic<Index> next{0};
+  std::atomic<int> working{0};  // helpers that have not left the job yet
+};
+
+class Pool {
+ public:
+  void run(Index count, int threads, void (*task)(void*, Index), void* arg) {
+    // one job at a time; whoever finds the pool busy works alone
+    std::unique_lock<std::mutex> mine(busy_, std::try_to_lock);
+    int helpers = int(count < threads ? count : threads) - 1;
+    if (helpers <= 0 || !mine.owns_lock()) {
+      for (Index i = 0; i < count; ++i) task(arg, i);
+      return;
+    }
+    Job job;
+    job.task = task, job.arg = arg, job.count = count;
+    job.working.store(helpers, std::memory_order_relaxed);
+    {
+      std::lock_guard<std::mutex> guard(lock_);
+      while (int(threads_.size()) < helpers) {
+        int number = int(threads_.size());
+        threads_.emplace_back([this, number, seen = ticket_.load()] { serve(number, seen); });
+        threads_.back().detach();
+      }
+      job_ = &job, helpers_ = helpers;
+      ticket_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    work(job);
+    while (job.working.load(std::memory_order_acquire)) PAUSE();
+  }
+
+ private:
+  static constexpr int kSpins = 4000;  // some tens of microseconds, then sleep
+
+  static void work(Job& job) {
+    for (Index i; (i = job.next.fetch_add(1, std::memory_order_relaxed)) < job.count;)
+      job.task(job.arg, i);
+  }
+
+  void serve(int number, uint64_t seen) {
+    for (;;) {
+      for (int i = 0; i < kSpins && ticket_.load(std::memory_order_acquire) == seen; ++i) PAUSE();
+      Job* job;
+      bool wanted;
+      {
+        std::unique_lock<std::mutex> guard(lock_);
+        wake_.wait(guard, [&] { return ticket_.load(std::memory_order_relaxed) != seen; });
+        seen = ticket_.load(std::memory_order_relaxed);
+        job = job_, wanted = number < helpers_;
+      }
+      if (!wanted) continue;
+      work(*job);
+      job->working.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  std::mutex busy_, lock_;
+  std::condition_variable wake_;
+  std::atomic<uint64_t> ticket_{0};
+  std::vector<std::thread> threads_;
+  Job* job_ = nullptr;
+  int helpers_ = 0;
+};
+
+}  // namespace
+
+void parallel(Index count, int threads, void (*task)(void*, Index), void* arg) {
+  static Pool* pool = new Pool;  // never destroyed: its threads may outlive static destructors
+  pool->run(count, threads, task, arg);
+}
+
+}  // namespace griffin

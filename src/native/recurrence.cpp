@@ -1,0 +1,88 @@
+// The scan and the RG-LRU, for every instruction set, and as a caller asks for them.
+#include "recurrence.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "select.h"
+#include "x86.h"
+
+namespace griffin {
+namespace plain {
+#include "recurrence.inl"
+const Recurrences kAll{scan, rg_lru, rg_lru_backward};
+}  // namespace plain
+
+#if GRIFFIN_X86
+GRIFFIN_BEGIN("avx2,fma")
+namespace wide {
+#include "recurrence.inl"
+}
+GRIFFIN_END
+GRIFFIN_BEGIN(GRIFFIN_AVX512 ",prefer-vector-width=512")
+namespace widest {
+#include "recurrence.inl"
+}
+GRIFFIN_END
+namespace wide {
+const Recurrences kAll{scan, rg_lru, rg_lru_backward};
+}
+namespace widest {
+const Recurrences kAll{scan, rg_lru, rg_lru_backward};
+}
+
+const Recurrences& recurrences() {
+  const Kernels* chosen = &selected();
+  if (chosen == avx512() || chosen == amx()) return widest::kAll;
+  return chosen == avx2() ? wide::kAll : plain::kAll;
+}
+#else
+const Recurrences& recurrences() { return plain::kAll; }
+#endif
+
+namespace {
+// Every row and every run of channels is a task of its own.
+template <class F>
+void for_channels(Index batch, Index width, int threads, const F& body) {
+  const Index parts = (width + kChannels - 1) / kChannels;
+  for_each(batch * parts, threads, [&](Index task) {
+    const Index r0 = task % parts * kChannels;
+    body(task / parts, r0, std::min(width, r0 + kChannels));
+  });
+}
+}  // namespace
+}  // namespace griffin
+
+using namespace griffin;
+
+extern "C" {
+EXPORT void griffin_scan(const float* x, const float* a, const float* h0, float* hs, Index batch,
+                         Index steps, Index width, int reverse, int threads) {
+  const ScanProblem p{x, a, h0, hs, batch, steps, width, reverse != 0};
+  const Recurrences& use = recurrences();
+  for_channels(batch, width, threads,
+               [&](Index b, Index r0, Index r1) { use.scan(p, b, r0, r1); });
+}
+
+EXPORT void griffin_rg_lru(const void* x, const void* r, const void* i, int wide,
+                           const float* rate, const uint8_t* starts, const float* h0, float* hs,
+                           Index batch, Index steps, Index width, int threads) {
+  const RgLruProblem p{x, r, i, wide != 0, rate, starts, h0, hs, batch, steps, width};
+  const Recurrences& use = recurrences();
+  for_channels(batch, width, threads,
+               [&](Index b, Index r0, Index r1) { use.rg_lru(p, b, r0, r1); });
+}
+
+EXPORT void griffin_rg_lru_backward(const void* x, const void* r, const void* i, int wide,
+                                    const float* rate, const uint8_t* starts, const float* h0,
+                                    const float* hs, const float* g, void* dx, void* dr, void* di,
+                                    float* d_rate, float* d_h0, Index batch, Index steps,
+                                    Index width, int threads) {
+  const RgLruProblem p{x, r, i, wide != 0, rate, starts, h0, const_cast<float*>(hs), batch, steps,
+                       width};
+  const RgLruGradient d{g, dx, dr, di, d_rate, d_h0};
+  const Recurrences& use = recurrences();
+  for_channels(batch, width, threads,
+               [&](Index b, Index r0, Index r1) { use.rg_lru_backward(p, d, b, r0, r1); });
+}
+}

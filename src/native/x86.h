@@ -1,0 +1,24 @@
+// Which functions may use which instructions. Headers are included before, so that no inline
+// function of theirs is compiled for a machine that may not run it.
+#pragma once
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define GRIFFIN_X86 1
+#include <immintrin.h>
+
+#define GRIFFIN_TEXT_(x) #x
+#define GRIFFIN_TEXT(x) GRIFFIN_TEXT_(x)
+#if defined(__clang__)
+#define GRIFFIN_BEGIN(isa) \
+  _Pragma(GRIFFIN_TEXT(clang attribute push(__attribute__((target(isa))), apply_to = function)))
+#define GRIFFIN_END _Pragma("clang attribute pop")
+#else
+#define GRIFFIN_BEGIN(isa) _Pragma("GCC push_options") _Pragma(GRIFFIN_TEXT(GCC target(isa)))
+#define GRIFFIN_END _Pragma("GCC pop_options")
+#endif
+
+#define GRIFFIN_AVX512 "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma"
+#define GRIFFIN_AMX GRIFFIN_AVX512 ",amx-tile,amx-bf16,amx-int8"
+#else
+#define GRIFFIN_X86 0
+#endif

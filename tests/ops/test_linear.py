@@ -1,0 +1,102 @@
+"""Products of bf16 by the compiled kernels: right, and the same bits in any batch."""
+
+import pytest
+import torch
+
+from griffin_lm.errors import BackendUnavailable
+from griffin_lm.ops import native
+from griffin_lm.ops.backend import prefer
+from griffin_lm.ops.linear import linear
+from tests.ops.instruction_sets import instruction_set as instruction_set
+
+pytestmark = pytest.mark.skipif(native.UNBUILT is not None, reason=str(native.UNBUILT))
+SHAPES = [  # M, K, N: around the kernels' tiles of 16 and 32, and far from them
+    (1, 64, 16), (3, 100, 37), (17, 2560, 33), (33, 96, 64), (40, 131, 100), (64, 256, 512),
+    (5, 31, 7), (2, 1, 1), (16, 33, 257), (1, 7680, 48),
+]  # fmt: skip
+
+
+def operands(m: int, k: int, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(m + k + n)
+    return (
+        torch.randn(m, k).bfloat16(),
+        (torch.randn(n, k) / k**0.5).bfloat16(),
+        torch.randn(n).bfloat16(),
+    )
+
+
+@pytest.mark.parametrize(("m", "k", "n"), SHAPES)
+def test_it_is_the_exact_product_rounded_once(instruction_set, m, k, n):
+    x, w, b = operands(m, k, n)
+    with prefer("native"), torch.no_grad():
+        y = linear(x, w, b)
+    exact = x.double() @ w.double().T + b.double()
+    # half a unit in the last place of bf16, and what fp32 sums leave
+    assert ((y.double() - exact).abs() <= exact.abs() * 2**-8 + 2e-5).all()
+
+
+@pytest.mark.parametrize(("m", "k", "n"), SHAPES)
+def test_a_row_has_the_same_bits_in_any_batch(instruction_set, m, k, n):
+    x, w, b = operands(m, k, n)
+    with prefer("native"), torch.no_grad():
+        whole = linear(x, w, b)
+        for row in range(m):
+            assert torch.equal(linear(x[row : row + 1], w, b)[0], whole[row])
+        assert torch.equal(linear(x[m // 2 :], w, b), whole[m // 2 :])
+
+
+def test_the_number_of_threads_changes_no_bit(instruction_set):
+    x, w, b = operands(37, 300, 700)
+    before = torch.get_num_threads()
+    with prefer("native"), torch.no_grad():
+        try:
+            results = []
+            for threads in (1, 2, 5):
+                torch.set_num_threads(threads)
+                results.append(linear(x, w, b))
+        finally:
+            torch.set_num_threads(before)
+    assert all(torch.equal(results[0], other) for other in results)
+
+
+def test_leading_axes_and_strides_are_kept():
+    x, w, _ = operands(24, 64, 48)
+    with prefer("native"), torch.no_grad():
+        flat = linear(x, w)
+        assert torch.equal(linear(x.view(2, 3, 4, 64), w), flat.view(2, 3, 4, 48))
+        spread = torch.stack([x, torch.full_like(x, float("nan"))], dim=1)[:, 0]
+        assert torch.equal(linear(spread, w), flat)
+        assert linear(x[:0], w).shape == (0, 48)
+
+
+def test_what_is_not_a_number_stays_in_its_row():
+    x, w, b = operands(40, 64, 48)
+    x[7, 3] = float("nan")
+    with prefer("native"), torch.no_grad():
+        y = linear(x, w, b)
+    assert y[7].isnan().all()
+    assert torch.cat([y[:7], y[8:]]).isfinite().all()
+
+
+def test_a_gradient_is_asked_of_pytorch():
+    x, w, b = operands(3, 8, 4)
+    x.requires_grad_()
+    linear(x, w, b).sum().backward()
+    assert x.grad is not None
+    with prefer("native"), pytest.raises(BackendUnavailable, match="no gradient"):
+        linear(x, w, b)
+
+
+def test_many_threads_of_python_may_call_at_once():
+    from concurrent.futures import ThreadPoolExecutor
+
+    x, w, b = operands(8, 256, 512)
+    with prefer("native"), torch.no_grad():
+        right = linear(x, w, b)
+
+    def call(_):
+        with torch.no_grad():
+            return all(torch.equal(linear(x, w, b), right) for _ in range(50))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(call, range(4)))

@@ -1,0 +1,127 @@
+"""Products with weights of 8 and 4 bits, held against the definition in float64."""
+
+import pytest
+import torch
+
+from griffin_lm.errors import BackendUnavailable
+from griffin_lm.ops import native
+from griffin_lm.ops.backend import prefer
+from griffin_lm.ops.quantized_linear import (
+    definition,
+    dequantize_int4,
+    dequantize_int8,
+    linear_int4,
+    linear_int8,
+    quantize_int4,
+    quantize_int8,
+)
+from tests.ops.instruction_sets import instruction_set as instruction_set
+from tests.ops.test_linear import SHAPES
+
+compiled = pytest.mark.skipif(native.UNBUILT is not None, reason=str(native.UNBUILT))
+each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+
+
+def operands(m: int, k: int, n: int, dtype: torch.dtype):
+    torch.manual_seed(m + k + n)
+    return torch.randn(m, k).to(dtype), torch.randn(n, k) / k**0.5, torch.randn(n)
+
+
+def close(y: torch.Tensor, exact: torch.Tensor) -> bool:
+    rounding = 2**-8 if y.dtype == torch.bfloat16 else 4e-6
+    return bool(((y.double() - exact).abs() <= exact.abs() * rounding + 2e-5).all())
+
+
+@compiled
+@each_dtype
+@pytest.mark.parametrize(("m", "k", "n"), SHAPES)
+def test_the_kernels_are_the_definition(instruction_set, m, k, n, dtype):
+    x, w, b = operands(m, k, n, dtype)
+    eight, four = quantize_int8(w), quantize_int4(w)
+    with prefer("native"), torch.no_grad():
+        assert close(linear_int8(x, eight, b), definition.linear_int8(x, eight, b))
+        assert close(linear_int4(x, four, n, b), definition.linear_int4(x, four, n, b))
+
+
+@each_dtype
+@pytest.mark.parametrize(("m", "k", "n"), SHAPES)
+def test_the_reference_is_the_definition(m, k, n, dtype):
+    x, w, b = operands(m, k, n, dtype)
+    eight, four = quantize_int8(w), quantize_int4(w)
+    with prefer("reference"):
+        assert close(linear_int8(x, eight, b), definition.linear_int8(x, eight, b))
+        assert close(linear_int4(x, four, n, b), definition.linear_int4(x, four, n, b))
+
+
+@compiled
+@pytest.mark.parametrize(("m", "k", "n"), SHAPES)
+def test_a_row_has_the_same_bits_in_any_batch(instruction_set, m, k, n):
+    x, w, b = operands(m, k, n, torch.float32)
+    eight, four = quantize_int8(w), quantize_int4(w)
+    with prefer("native"), torch.no_grad():
+        for run in (lambda x: linear_int8(x, eight, b), lambda x: linear_int4(x, four, n, b)):
+            whole = run(x)
+            for row in range(m):
+                assert torch.equal(run(x[row : row + 1])[0], whole[row])
+
+
+@compiled
+def test_every_instruction_set_gives_the_same_int8_bits():
+    from tests.ops.instruction_sets import NAMES
+
+    x, w, b = operands(20, 200, 50, torch.float32)
+    eight, results = quantize_int8(w), []
+    for name in NAMES:
+        try:
+            native.use(name)
+        except BackendUnavailable:  # this machine has none of that name
+            continue
+        with prefer("native"), torch.no_grad():
+            results.append(linear_int8(x, eight, b))
+    native.use()
+    assert all(torch.equal(results[0], other) for other in results)
+
+
+def test_eight_bits_are_off_by_half_a_step_at_most():
+    _, w, _ = operands(1, 200, 30, torch.float32)
+    step = w.abs().amax(1, keepdim=True) / 127
+    assert ((dequantize_int8(quantize_int8(w)) - w).abs() <= step * 0.5001).all()
+
+
+def test_four_bits_are_off_by_a_step_at_most_and_exact_at_each_groups_extreme():
+    w = torch.randn(40, 96).bfloat16().float()
+    back = dequantize_int4(quantize_int4(w), 40, 96)
+    groups, theirs = w.view(40, 3, 32), back.view(40, 3, 32)
+    extreme = groups.abs().argmax(2, keepdim=True)
+    torch.testing.assert_close(
+        theirs.gather(2, extreme), groups.gather(2, extreme), rtol=8e-3, atol=0
+    )
+    step = groups.abs().amax(2, keepdim=True) / 8
+    assert ((theirs - groups).abs() <= step * 1.01).all()
+
+
+def test_rows_and_groups_of_zeros_stay_zeros():
+    w = torch.zeros(16, 64)
+    x = torch.randn(2, 64)
+    assert torch.equal(dequantize_int8(quantize_int8(w)), w)
+    assert torch.equal(dequantize_int4(quantize_int4(w), 16, 64), w)
+    assert torch.equal(linear_int8(x, quantize_int8(w)), torch.zeros(2, 16))
+    assert torch.equal(linear_int8(torch.zeros(2, 64), quantize_int8(w + 1)), torch.zeros(2, 16))
+
+
+@compiled
+def test_what_is_not_finite_stays_in_its_row(instruction_set):
+    x, w, b = operands(6, 64, 48, torch.float32)
+    x[2, 5], x[4, 1] = float("nan"), float("inf")
+    with prefer("native"), torch.no_grad():
+        for y in (linear_int8(x, quantize_int8(w), b), linear_int4(x, quantize_int4(w), 48, b)):
+            assert y[[2, 4]].isnan().all()
+            assert y[[0, 1, 3, 5]].isfinite().all()
+
+
+def test_the_references_gradient_reaches_the_activations():
+    x, w, _ = operands(3, 64, 16, torch.float32)
+    x.requires_grad_()
+    eight = quantize_int8(w)
+    linear_int8(x, eight).sum().backward()
+    torch.testing.assert_close(x.grad, dequantize_int8(eight).sum(0).expand(3, -1))
