@@ -88,3 +88,11 @@ def test_no_element_of_unwritten_memory_is_read():
     x, a, h0 = case(50, torch.float32)
     assert torch.empty(3).isnan().all(), "conftest.py poisons new memory with NaN"
     assert reference.scan(x, a, h0).isfinite().all()
+
+
+@pytest.mark.parametrize("reverse", (False, True))
+def test_many_channels_walked_step_by_step_equal_the_two_levels(monkeypatch, reverse):
+    x, a, h0 = case(40, torch.float32)
+    exact = reference.scan(x, a, h0, reverse)
+    monkeypatch.setattr(reference, "WIDE", 1)
+    torch.testing.assert_close(reference.scan(x, a, h0, reverse), exact)

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..linear_scan import reference as linear
-from .reference import chunks, decays, states
+from .reference import chunks, decays, flat_scan, states
 
 
 class SelectiveScan(torch.autograd.Function):
@@ -59,8 +58,7 @@ class SelectiveScan(torch.autograd.Function):
             hs = states(xs, deltas, B[:, part], decay, h0)
             following = torch.cat([decay[:, 1:], torch.ones_like(decay[:, :1])], dim=1)
             inward = g[..., None] * C[:, part][:, :, None]
-            flat = inward.flatten(2), following.flatten(2), after.flatten(1)
-            G = linear.scan(*flat, reverse=True).view_as(hs)
+            G = flat_scan(inward, following, after, reverse=True)
             previous = torch.cat([h0[:, None], hs[:, :-1]], dim=1)
             L = (G * previous * decay).masked_fill_(decay == 0, 0)
             GB = torch.einsum("bten,btn->bte", G, B[:, part])

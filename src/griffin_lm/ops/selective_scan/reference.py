@@ -1,4 +1,4 @@
-"""The states of a selective scan, chunk by chunk, by the two-level linear scan."""
+"""The states of a selective scan, chunk by chunk, by whichever linear scan serves."""
 
 import math
 from collections.abc import Iterator
@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..linear_scan import reference as linear
+from ..backend import choose
+from ..linear_scan import BACKENDS
 
 ELEMENTS = 1 << 22  # numbers in a chunk's states: 16 MiB in fp32; a few such tensors live at a time
 
@@ -38,4 +39,16 @@ def states(
 ) -> Float[Tensor, "B T E N"]:
     """All h of one chunk."""
     drive = (delta * x)[..., None] * B[:, :, None]
-    return linear.scan(drive.flatten(2), decay.flatten(2), h0.flatten(1)).view_as(drive)
+    return flat_scan(drive, decay, h0)
+
+
+def flat_scan(
+    x: Float[Tensor, "B T E N"],
+    a: Float[Tensor, "B T E N"],
+    h0: Float[Tensor, "B E N"],
+    reverse: bool = False,
+) -> Float[Tensor, "B T E N"]:
+    """h_t = a_t h_{t-1} + x_t, or a_t h_{t+1} + x_t if `reverse`; keeps no graph of gradients."""
+    flat = x.flatten(2), a.flatten(2), h0.flatten(1)
+    scan = choose("a selective scan", BACKENDS, *flat)
+    return scan(*flat, reverse=reverse).view_as(x)
