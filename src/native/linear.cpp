@@ -38,19 +38,27 @@ void pack(const char* x, Index m, Index stride, Index bytes, Index words, char* 
 }
 
 struct Output {
-  void* y;            // (M, N), bf16 or fp32
-  bool wide;          // fp32
-  const float* bias;  // (N) or null
+  void* y;           // (M, N), bf16 or fp32
+  bool wide;         // y is fp32
+  const void* bias;  // (N), bf16 or fp32, or null
+  bool bias_wide;    // bias is fp32
   Index n;
 
-  void store(const float* from, Index m, Index n0, Index n1) const {
+  // The block's row `from` + bias, rounded, into columns n0 .. n1 - 1 of row m.
+  void store(float* from, Index m, Index n0, Index n1) const {
+    const Index count = n1 - n0;
+    if (bias && bias_wide) {
+      const float* b = static_cast<const float*>(bias) + n0;
+      for (Index i = 0; i < count; ++i) from[i] += b[i];
+    } else if (bias) {
+      const bf16* b = static_cast<const bf16*>(bias) + n0;
+      for (Index i = 0; i < count; ++i) from[i] += from_bf16(b[i]);
+    }
     if (wide) {
-      float* to = static_cast<float*>(y) + m * n;
-      for (Index i = n0; i < n1; ++i) to[i] = bias ? from[i - n0] + bias[i] : from[i - n0];
+      std::memcpy(static_cast<float*>(y) + m * n + n0, from, size_t(count) * 4);
     } else {
-      bf16* to = static_cast<bf16*>(y) + m * n;
-      for (Index i = n0; i < n1; ++i)
-        to[i] = to_bf16(bias ? from[i - n0] + bias[i] : from[i - n0]);
+      bf16* to = static_cast<bf16*>(y) + m * n + n0;
+      for (Index i = 0; i < count; ++i) to[i] = to_bf16(from[i]);
     }
   }
 };
@@ -144,22 +152,24 @@ void linear_int4(const void* x, bool wide, const uint8_t* w, const bf16* scale, 
 using namespace griffin;
 
 extern "C" {
-EXPORT void griffin_linear_bf16(const void* x, const void* w, const float* bias, void* y, Index m,
-                                Index k, Index n, int wide, int threads) {
+// Kinds of numbers: 0 bf16, 1 fp32. bias may be null. x is of y's kind where it isn't bf16 anyway.
+EXPORT void griffin_linear_bf16(const void* x, const void* w, const void* bias, int bias_kind,
+                                void* y, int kind, Index m, Index k, Index n, int threads) {
   linear_dense(static_cast<const bf16*>(x), static_cast<const bf16*>(w), m, k, n,
-               Output{y, wide != 0, bias, n}, threads);
+               Output{y, kind != 0, bias, bias_kind != 0, n}, threads);
 }
 
-EXPORT void griffin_linear_int8(const void* x, int x_wide, const int8_t* w, const float* scale,
-                                const int32_t* sums, const float* bias, void* y, Index m, Index k,
-                                Index n, int wide, int threads) {
-  linear_int8(x, x_wide != 0, w, scale, sums, m, k, n, Output{y, wide != 0, bias, n}, threads);
+EXPORT void griffin_linear_int8(const void* x, const int8_t* w, const float* scale,
+                                const int32_t* sums, const void* bias, int bias_kind, void* y,
+                                int kind, Index m, Index k, Index n, int threads) {
+  linear_int8(x, kind != 0, w, scale, sums, m, k, n,
+              Output{y, kind != 0, bias, bias_kind != 0, n}, threads);
 }
 
-EXPORT void griffin_linear_int4(const void* x, int x_wide, const uint8_t* w, const void* scale,
-                                const float* bias, void* y, Index m, Index k, Index n, int wide,
-                                int threads) {
-  linear_int4(x, x_wide != 0, w, static_cast<const bf16*>(scale), m, k, n,
-              Output{y, wide != 0, bias, n}, threads);
+EXPORT void griffin_linear_int4(const void* x, const uint8_t* w, const void* scale,
+                                const void* bias, int bias_kind, void* y, int kind, Index m,
+                                Index k, Index n, int threads) {
+  linear_int4(x, kind != 0, w, static_cast<const bf16*>(scale), m, k, n,
+              Output{y, kind != 0, bias, bias_kind != 0, n}, threads);
 }
 }

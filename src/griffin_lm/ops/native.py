@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ..errors import BackendUnavailable
 
-_VERSION = 1  # of the functions' arguments; src/native/select.cpp says the same
+_VERSION = 2  # of the functions' arguments; src/native/select.cpp says the same
 _POINTER, _INT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _SIGNATURES: dict[str, list[Any]] = {
-    "griffin_linear_bf16": [_POINTER] * 4 + [_SIZE] * 3 + [_INT] * 2,
-    "griffin_linear_int8": [_POINTER, _INT] + [_POINTER] * 5 + [_SIZE] * 3 + [_INT] * 2,
-    "griffin_linear_int4": [_POINTER, _INT] + [_POINTER] * 4 + [_SIZE] * 3 + [_INT] * 2,
+    "griffin_linear_bf16": [_POINTER] * 3 + [_INT, _POINTER, _INT] + [_SIZE] * 3 + [_INT],
+    "griffin_linear_int8": [_POINTER] * 5 + [_INT, _POINTER, _INT] + [_SIZE] * 3 + [_INT],
+    "griffin_linear_int4": [_POINTER] * 4 + [_INT, _POINTER, _INT] + [_SIZE] * 3 + [_INT],
     "griffin_scan": [_POINTER] * 4 + [_SIZE] * 3 + [_INT] * 2,
     "griffin_rg_lru": [_POINTER] * 3 + [_INT] + [_POINTER] * 4 + [_SIZE] * 3 + [_INT],
     "griffin_rg_lru_backward": [_POINTER] * 3 + [_INT] + [_POINTER] * 10 + [_SIZE] * 3 + [_INT],
@@ -86,12 +86,17 @@ def _at(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+def _is_wide(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.dtype == torch.float32
+
+
 def linear_bf16(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x (M, K) bf16, weight (N, K) bf16, bias (N) fp32 -> (M, N) bf16; sums in fp32."""
+    """x (M, K), weight (N, K) and the result (M, N) bf16; bias (N) bf16 or fp32; sums in fp32."""
     (m, k), n = x.shape, weight.shape[0]
     out = torch.empty(m, n, dtype=torch.bfloat16)
     _library.griffin_linear_bf16(
-        _at(x), _at(weight), _at(bias), _at(out), m, k, n, 0, torch.get_num_threads()
+        *(_at(x), _at(weight), _at(bias), _is_wide(bias), _at(out), 0),
+        *(m, k, n, torch.get_num_threads()),
     )
     return out
 
@@ -100,22 +105,22 @@ def linear_int8(
     x: Tensor, weight: Tensor, scale: Tensor, sums: Tensor, bias: Tensor | None
 ) -> Tensor:
     """x (M, K) bf16 or fp32; weight (N, K) int8, scale (N) fp32, sums (N) int32 of its rows."""
-    (m, k), n, wide = x.shape, weight.shape[0], x.dtype == torch.float32
+    (m, k), n = x.shape, weight.shape[0]
     out = torch.empty(m, n, dtype=x.dtype)
     _library.griffin_linear_int8(
-        *(_at(x), wide, _at(weight), _at(scale), _at(sums), _at(bias), _at(out)),
-        *(m, k, n, wide, torch.get_num_threads()),
+        *(_at(x), _at(weight), _at(scale), _at(sums), _at(bias), _is_wide(bias)),
+        *(_at(out), _is_wide(x), m, k, n, torch.get_num_threads()),
     )
     return out
 
 
 def linear_int4(x: Tensor, weight: Tensor, scale: Tensor, rows: int, bias: Tensor | None) -> Tensor:
     """x (M, K) bf16 or fp32; weight and scale as `quantized_linear` packs them; N = rows."""
-    (m, k), wide = x.shape, x.dtype == torch.float32
+    m, k = x.shape
     out = torch.empty(m, rows, dtype=x.dtype)
     _library.griffin_linear_int4(
-        *(_at(x), wide, _at(weight), _at(scale), _at(bias), _at(out)),
-        *(m, k, rows, wide, torch.get_num_threads()),
+        *(_at(x), _at(weight), _at(scale), _at(bias), _is_wide(bias)),
+        *(_at(out), _is_wide(x), m, k, rows, torch.get_num_threads()),
     )
     return out
 

@@ -15,8 +15,7 @@ from ..backend import Backend, always, choose
 
 def _native(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     rows = x.reshape(-1, x.shape[-1]).contiguous()
-    wide = None if bias is None else bias.float()
-    return native.linear_bf16(rows, weight, wide).view(*x.shape[:-1], weight.shape[0])
+    return native.linear_bf16(rows, weight, bias).view(*x.shape[:-1], weight.shape[0])
 
 
 def _why_not_native(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
@@ -26,6 +25,8 @@ def _why_not_native(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | Non
         return "it has no gradient: use torch.no_grad()"
     if x.dtype != torch.bfloat16 or weight.dtype != torch.bfloat16:
         return f"it multiplies bfloat16, not {x.dtype} by {weight.dtype}"
+    if bias is not None and bias.dtype not in (torch.bfloat16, torch.float32):
+        return f"the bias is {bias.dtype}"
     if not weight.is_contiguous() or weight.shape[1] == 0:
         return "the weight is not contiguous"
     return native.why_not(x, weight, bias)

@@ -51,13 +51,11 @@ def linear_int4(
 
 
 def _native_int8(x: Tensor, weight: Int8Weight, bias: Tensor | None) -> Tensor:
-    wide = None if bias is None else bias.float()
-    return native.linear_int8(x.contiguous(), *weight, wide)
+    return native.linear_int8(x.contiguous(), *weight, bias)
 
 
 def _native_int4(x: Tensor, weight: Int4Weight, rows: int, bias: Tensor | None) -> Tensor:
-    wide = None if bias is None else bias.float()
-    return native.linear_int4(x.contiguous(), *weight, rows, wide)
+    return native.linear_int4(x.contiguous(), *weight, rows, bias)
 
 
 def _why_not_native(x: Tensor, weight: tuple[Tensor, ...], bias: Tensor | None) -> str | None:
@@ -67,6 +65,8 @@ def _why_not_native(x: Tensor, weight: tuple[Tensor, ...], bias: Tensor | None) 
         return "it has no gradient: use torch.no_grad()"
     if x.dtype not in (torch.bfloat16, torch.float32):
         return f"it takes bfloat16 or float32, not {x.dtype}"
+    if bias is not None and bias.dtype not in (torch.bfloat16, torch.float32):
+        return f"the bias is {bias.dtype}"
     return native.why_not(x, *weight, bias)
 
 

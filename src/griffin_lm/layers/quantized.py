@@ -1,0 +1,127 @@
+"""A matrix in 8 or 4 bits that stands where a layer's `weight` stood."""
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..ops.quantized_linear import (
+    Int4Weight,
+    Int8Weight,
+    dequantize_int4,
+    dequantize_int8,
+    linear_int4,
+    linear_int8,
+    quantize_int4,
+    quantize_int8,
+)
+from ..shapes import Tokens
+
+Kind = Literal["int8", "int4"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+class QuantizedMatrix(nn.Module):
+    """(N, K) in `kind`; frozen. Multiplies activations and looks rows up in `dtype`.
+
+    Its tensors are buffers: q, scale, sums for int8; nibbles, scale for int4 (see
+    ops/quantized_linear). Whoever asks a weight for its shape, dtype or device may ask this.
+    """
+
+    def __init__(self, kind: Kind, shape: tuple[int, int], dtype: torch.dtype) -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise ConfigError(f"quantize={kind!r} is none of: {', '.join(KINDS)}")
+        self.kind, self.shape, self.dtype = kind, torch.Size(shape), dtype
+
+    @classmethod
+    def of(cls, weight: Float[Tensor, "N K"], kind: Kind) -> "QuantizedMatrix":
+        """A matrix rounded to `kind`; it computes in the weight's dtype."""
+        made = cls(kind, (weight.shape[0], weight.shape[1]), weight.dtype)
+        with torch.no_grad():
+            packed = (quantize_int8 if kind == "int8" else quantize_int4)(weight.detach())
+        made.put(packed._asdict())
+        return made
+
+    def put(self, tensors: dict[str, Tensor]) -> None:
+        """Sets its buffers by name, such as a file has them."""
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+        return self.get_buffer("scale").device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its tensors."""
+        return sum(buffer.nbytes for buffer in self.buffers())
+
+    def element_size(self) -> int:
+        """Bytes of one activation."""
+        return self.dtype.itemsize
+
+    def dense(self) -> Float[Tensor, "N K"]:
+        """What it stands for, in `dtype`."""
+        rows, columns = self.shape
+        if self.kind == "int8":
+            return dequantize_int8(self._int8()).to(self.dtype)
+        return dequantize_int4(self._int4(), rows, columns).to(self.dtype)
+
+    def multiply(
+        self, x: Float[Tensor, "*B K"], bias: Float[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "*B N"]:
+        """x w^T + b."""
+        if self.kind == "int8":
+            return linear_int8(x, self._int8(), bias)
+        return linear_int4(x, self._int4(), self.shape[0], bias)
+
+    def rows(self, index: Tokens) -> Float[Tensor, "B T K"]:
+        """Rows by number, as an embedding looks them up."""
+        flat = index.reshape(-1)
+        if self.kind == "int8":
+            q, scale, _ = self._int8()
+            found = q[flat].float() * scale[flat, None]
+        else:
+            nibbles, scale = self._int4()
+            panel, row = flat // nibbles.shape[3], flat % nibbles.shape[3]
+            packed, scales = nibbles[panel, :, :, row], scale[panel, :, row].float()
+            halves = torch.stack([packed & 15, packed >> 4], dim=2)  # n, group, half, 4, 4
+            found = (halves.flatten(2).float() - 8) * scales[..., None]
+            found = found.flatten(1)[:, : self.shape[1]]
+        return found.to(self.dtype).view(*index.shape, self.shape[1])
+
+    def _int8(self) -> Int8Weight:
+        return Int8Weight(*(self.get_buffer(name) for name in Int8Weight._fields))
+
+    def _int4(self) -> Int4Weight:
+        return Int4Weight(*(self.get_buffer(name) for name in Int4Weight._fields))
+
+    def _apply(self, fn, recurse: bool = True):  # pyright: ignore  # torch's signature is untyped
+        """model.to(dtype) changes what it computes in, never what it stores."""
+        probe = fn(torch.empty(0, dtype=self.dtype, device=self.device))
+        self.dtype = probe.dtype
+        for name, buffer in self.named_buffers():
+            self.register_buffer(name, buffer.to(probe.device))
+        return self
+
+
+def quantize_weights(model: nn.Module, kind: Kind) -> None:
+    """Rounds every matrix of a linear map, the embedding and the head, one after another.
+
+    What stays as it is: gates and decays of recurrences, convolutions, norms, biases. Matrices of
+    less than 1024 elements are not worth it.
+    """
+    for module in list(model.modules()):
+        weight = module._parameters.get("weight")  # pyright: ignore[reportPrivateUsage]
+        if weight is not None and worth_it(weight):
+            del module.weight
+            module.weight = QuantizedMatrix.of(weight, kind)
+
+
+def worth_it(weight: Tensor) -> bool:
+    """Whether a parameter called `weight` is a matrix that is quantised."""
+    return weight.dim() == 2 and weight.numel() >= 1024
