@@ -3,6 +3,7 @@
 import json
 import math
 import zlib
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -61,6 +62,45 @@ def repair_checkpoint(files: Files) -> Files:
         name: _repair(data, change, tensor) if name.endswith(".safetensors") else data
         for name, data in files.items()
     }
+
+
+def repair_orbax(files: Files) -> Files:
+    """OCDBT databases with the CRC-32C of every node as it is now."""
+    return {
+        name: _repair_nodes(data) if "d/" in name or name.endswith("manifest.ocdbt") else data
+        for name, data in files.items()
+    }
+
+
+def _repair_nodes(data: bytes) -> bytes:
+    """Nodes begin with a magic number and their length, and end with their checksum."""
+    raw = bytearray(data)
+    for magic in (b"\x0c\xdb\x3a\x2a", b"\x0c\xdb\x20\xde"):
+        at = raw.find(magic)
+        while at >= 0:
+            end = at + int.from_bytes(raw[at + 4 : at + 12], "little")
+            if at + 16 <= end <= len(raw):
+                raw[end - 4 : end] = _crc32c(raw[at : end - 4]).to_bytes(4, "little")
+            at = raw.find(magic, at + 4)
+    return bytes(raw)
+
+
+@cache
+def _crc32c_table() -> list[int]:
+    table: list[int] = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return table
+
+
+def _crc32c(data: bytes | bytearray) -> int:
+    """CRC with Castagnoli's polynomial (RFC 3720, B.4), which Python does not have."""
+    table, value = _crc32c_table(), 0xFFFFFFFF
+    for byte in data:
+        value = value >> 8 ^ table[(value ^ byte) & 255]
+    return value ^ 0xFFFFFFFF
 
 
 def repair_state(files: Files) -> Files:

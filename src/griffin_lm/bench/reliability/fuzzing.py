@@ -3,7 +3,7 @@
 An input is a function of (reader, seed, number). An input fails if reading it ends in anything but
 a result or a GriffinError that names the file; if the process dies; if it takes more than
 LONGEST_CPU seconds of processor time or LONGEST_WALL seconds; if it allocates more than
-`worker.memory_bound`; if the result is half-built; or if a file with checksums loads as another.
+`Reader.bound`; if the result is half-built; or if a file with checksums loads as another.
 """
 
 import json
@@ -34,6 +34,8 @@ class Row:
     """What the inputs of one reader came to."""
 
     reader: str
+    bound: tuple[int, int] = (0, 0)
+    """Bytes of memory whatever the files, and for each of theirs."""
     inputs: int = 0
     refused: int = 0
     loaded: int = 0
@@ -83,7 +85,9 @@ class Fuzzing:
         }
         self.readers = {n: reader for n, reader in readers.items() if n not in self.absent}
         self.seed, self.count, self.failures = seed, workers, failures
-        self.rows = {name: Row(name) for name in self.readers}
+        self.rows = {
+            n: Row(n, (reader.fixed, reader.per_byte)) for n, reader in self.readers.items()
+        }
         self._good: dict[str, dict[str, Files]] = {}
 
     def run(self, inputs: int, progress: Progress | None = None) -> list[Row]:

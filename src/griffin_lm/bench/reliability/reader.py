@@ -28,6 +28,8 @@ class Reader:
     repair    computes checksums anew after damage, so that what lies behind them is reached
     exact     what still loads without repair must be the original result
     package   one that it needs beside the plain install; without it the reader is left out
+    fixed     bytes of memory that it may use whatever the files
+    per_byte  and these for every byte of the files in the folder
     """
 
     name: str
@@ -39,6 +41,12 @@ class Reader:
     repair: Callable[[Files], Files] | None = None
     exact: bool = False
     package: str | None = None
+    fixed: int = 16 << 20
+    per_byte: int = 128
+
+    def bound(self, size: int) -> int:
+        """Bytes that reading a folder of `size` bytes may take."""
+        return self.fixed + self.per_byte * size
 
 
 @dataclass(frozen=True)

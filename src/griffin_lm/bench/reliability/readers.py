@@ -9,16 +9,22 @@ from typing import Any
 import torch
 
 from ...checkpoints import detect, load_model, read_config
+from ...checkpoints.deepmind.orbax import RATIO, SLACK
 from ...errors import InputError
+from ...inference.bookmark import Bookmark, bookmark_of
+from ...inference.instruction import is_instruction_tuned, read_stops
 from ...models import Griffin, ModelConfig, State
+from ...models.state_file import read_note
 from ...text import Tokenizer, load_tokenizer
 from . import seeds
-from .checksums import damage_header, repair_checkpoint, repair_state
+from .checksums import damage_header, repair_checkpoint, repair_orbax, repair_state
 from .damage import damage_bytes
 from .damage_json import damage_json
 from .damage_protobuf import damage_protobuf
+from .damage_zip import damage_pickle, damage_zip
 from .reader import Reader
 
+_OPEN = {"window": 4, "logit_cap": 30.0, "scale_embeddings": True}
 _LARGEST_RUN = 4096  # a model with a setting above this is not run: it may be large by right
 _TEXTS = ("the griffin  sat", " é\n<eos> <0x41>\U0001f985", "a")
 
@@ -39,8 +45,10 @@ def holds(condition: bool, what: str) -> None:
 def read_checkpoint(folder: Path) -> Griffin:
     """Every way into a folder: its format, its config, its weights."""
     detect(folder)
-    config = read_config(folder)
-    model = load_model(folder)
+    # what the shapes of DeepMind's files cannot tell, where no config.json does
+    given = None if (folder / "config.json").exists() else _OPEN
+    config = read_config(folder, given)
+    model = load_model(folder, config=given)
     holds(model.config == config, "read_config and load_model disagree")
     return model
 
@@ -75,15 +83,19 @@ def _small(config: ModelConfig) -> bool:
 
 # ---- states
 
+Saved = tuple[State, Bookmark | None]
+
 
 @cache
 def _model() -> Griffin:
     return seeds.model()
 
 
-def read_state(folder: Path) -> State:
-    """The state of the model of the good files."""
-    return State.load(folder / "session.state", _model())
+def read_state(folder: Path) -> Saved:
+    """The state of the model of the good files, and the note in it."""
+    path = folder / "session.state"
+    mark = bookmark_of(read_note(path), path)
+    return State.load(path, _model()), mark
 
 
 def _tensors(state: State) -> list[torch.Tensor]:
@@ -92,19 +104,19 @@ def _tensors(state: State) -> list[torch.Tensor]:
     return found if state.pending is None else [*found, state.pending]
 
 
-def describe_state(state: State) -> str:
-    """A digest of all tensors."""
+def describe_state(saved: Saved) -> str:
+    """A digest of all tensors. (The note has no checksum: it says how a reading goes on.)"""
     digest = hashlib.blake2b()
-    for tensor in _tensors(state):
+    for tensor in _tensors(saved[0]):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 @torch.inference_mode()
-def use_state(state: State) -> None:
-    """Its tensors are those of the model's state; the model reads on from it, and it saves."""
-    model = _model()
+def use_state(saved: Saved) -> None:
+    """Its tensors are those of the model's state, and the model reads on from it."""
+    state, model = saved[0], _model()
     like = model.empty_state(state.batch_size)
     if state.pending is not None:
         like = like.with_pending([-1] * state.batch_size)
@@ -133,6 +145,16 @@ def _encode(tokenizer: Tokenizer, text: str, **options: bool) -> list[int]:
         return []
 
 
+def _in_pieces(tokenizer: Tokenizer, text: str) -> list[int]:
+    """As _encode, a character at a time."""
+    try:
+        encoder = tokenizer.encoder()
+        ids = [token for letter in text for token in encoder.feed(letter)]
+        return [*ids, *encoder.finish()]
+    except InputError:
+        return []
+
+
 def use_tokenizer(tokenizer: Tokenizer) -> None:
     """Ids are in range, every id decodes, special ids stay out of plain text."""
     size = tokenizer.vocab_size
@@ -146,9 +168,24 @@ def use_tokenizer(tokenizer: Tokenizer) -> None:
             holds(tokenizer.special_ids.isdisjoint(ids), "plain text gave a special id")
             tokenizer.decode(ids).encode()
         _encode(tokenizer, text, markers=True)
+        holds(_in_pieces(tokenizer, text) == _encode(tokenizer, text), "ids depend on the cuts")
     for token in range(min(size, 2000)):
         tokenizer.decode([token]).encode()
         tokenizer.piece(token).encode("utf-8", "surrogatepass")
+
+
+# ---- what stands beside
+
+
+def read_settings(folder: Path) -> tuple[bool, tuple[int, ...]]:
+    """Whether a checkpoint takes turns, and where it stops."""
+    return is_instruction_tuned(folder), read_stops(folder, seeds.CONFIG.vocab)
+
+
+def use_settings(found: tuple[bool, tuple[int, ...]]) -> None:
+    """A truth, and ids of the vocabulary."""
+    holds(type(found[0]) is bool, "no truth")
+    holds(all(type(n) is int and 0 <= n < seeds.CONFIG.vocab for n in found[1]), "no ids")
 
 
 # ---- the table
@@ -173,6 +210,38 @@ READERS: dict[str, Reader] = {
         ),
         _checkpoint("config-huggingface", _THEIRS, (("config.json", _JSON),)),
         _checkpoint("index", seeds.indexed, (("*.index.json", _JSON),)),
+        _checkpoint(
+            "torch",
+            seeds.torch_files,
+            (
+                ("*.pt", (damage_bytes, damage_bytes, damage_zip, damage_pickle, damage_pickle)),
+                ("config.json", _JSON),
+            ),
+        ),
+        _checkpoint(
+            "orbax",
+            seeds.orbax_folders,
+            (
+                ("manifest.ocdbt", (damage_bytes,)),
+                ("d/*", (damage_bytes,)),
+                (".zarray", _JSON),
+                ("[0-9]*", (damage_bytes,)),
+                ("config.json", _JSON),
+            ),
+            repair=repair_orbax,
+            package="tensorstore",
+            # what compressed files may say, twice: tensor and parameter (checkpoints/deepmind)
+            fixed=(16 << 20) + 2 * SLACK,
+            per_byte=128 + 2 * RATIO,
+        ),
+        Reader(
+            "settings",
+            seeds.settings,
+            (("*.json", _JSON),),
+            read_settings,
+            str,
+            use_settings,
+        ),
         Reader(
             "state",
             seeds.states,

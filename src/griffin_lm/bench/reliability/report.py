@@ -5,11 +5,10 @@ from typing import Any
 
 from .crew import LONGEST_CPU, LONGEST_WALL
 from .fuzzing import Row
-from .worker import BYTES_PER_BYTE, FIXED_BOUND
 
 HEAD = (
-    "| reader | inputs | refused | loaded | failures | slowest | largest memory over its bound |\n"
-    "|---|---|---|---|---|---|---|"
+    "| reader | inputs | refused | loaded | failures | slowest | largest memory over its bound "
+    "| bound |\n|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -18,14 +17,15 @@ def fuzz_table(rows: Sequence[Row]) -> str:
     lines = [
         f"| {row.reader} | {row.inputs:,} | {row.refused:,} | {row.loaded:,} "
         f"| {len(row.failures):,} | {row.slowest_seconds:.3f} s "
-        f"| {row.memory_share:.3f} ({row.memory_bytes / 2**20:.1f} MiB) |"
+        f"| {row.memory_share:.3f} ({row.memory_bytes / 2**20:.1f} MiB) "
+        f"| {row.bound[0] >> 20} MiB + {row.bound[1]} x size |"
         for row in rows
     ]
     lines.append(
         f"| all | {sum(r.inputs for r in rows):,} | {sum(r.refused for r in rows):,} "
         f"| {sum(r.loaded for r in rows):,} | {sum(len(r.failures) for r in rows):,} "
         f"| {max((r.slowest_seconds for r in rows), default=0):.3f} s "
-        f"| {max((r.memory_share for r in rows), default=0):.3f} |"
+        f"| {max((r.memory_share for r in rows), default=0):.3f} | |"
     )
     return "\n".join([HEAD, *lines])
 
@@ -47,8 +47,8 @@ the inputs of formats with checksums, the checksums are computed anew. Seed {see
 - **failures**: anything else. Another error; a process that dies; more than {LONGEST_CPU:.0f} s of
   processor time or {LONGEST_WALL:.0f} s by the clock for one input; more memory than the bound; a
   result that is half-built; damage that went unnoticed.
-- **the bound of memory**: {FIXED_BOUND >> 20} MiB and {BYTES_PER_BYTE} bytes for every byte of the
-  files in the folder. The system refuses more to the process (`RLIMIT_DATA`), whether it is written
+- **the bound of memory**: so much whatever the files, and so much for every byte of theirs. The
+  system refuses more to the process (`RLIMIT_DATA`), whether it is written
   to or not; the last column is the peak of resident memory over what stood before, of its bound.
 - **slowest**: processor time, which other work on the machine leaves alone.
 """

@@ -2,6 +2,8 @@
 
 import io
 import json
+import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ...checkpoints import save_model
+from ...inference.bookmark import Bookmark
 from ...mixers import RGLRU, LocalAttention
 from ...models import Griffin, ModelConfig, build
 
@@ -54,17 +57,50 @@ def indexed(folder: Path) -> None:
 
 
 def states(folder: Path) -> None:
-    """The state of two rows, and one of a single row with a pending token."""
+    """The state of two rows, and one of a single row with a pending token and a bookmark."""
     tokens = torch.arange(12).view(2, 6)
     made = model()  # a state knows its model only while that is there
     _, state = made(tokens, logits=None)
     for name, saved in (("rows", state), ("pending", state[:1].with_pending([3]))):
         (folder / name).mkdir(parents=True)
-        saved.save(folder / name / "session.state")
+        note = Bookmark(source="book.txt", tokens=6).note() if name == "pending" else None
+        saved.save(folder / name / "session.state", note=note)
+
+
+def torch_files(folder: Path) -> None:
+    """A `.pt` as we write it, with config.json, and one of torch.save with nothing beside it."""
+    save_model(model(), folder / "ours", "deepmind-torch")
+    weights = torch.load(next((folder / "ours").glob("*.pt")), weights_only=True)
+    (folder / "bare").mkdir()
+    torch.save(OrderedDict(weights), folder / "bare" / "2b.pt")
+
+
+def orbax_folders(folder: Path) -> None:
+    """Orbax's layouts: ours; OCDBT as Orbax writes it, with plain nodes; the older zarr one.
+
+    tensorstore gives its files random names, so they were made once (`orbax_seeds`) and kept.
+    """
+    with zipfile.ZipFile(Path(__file__).with_name("orbax.zip")) as archive:
+        archive.extractall(folder)
+
+
+def settings(folder: Path) -> None:
+    """What says whether a checkpoint takes turns and where it stops, of either kind."""
+    files: dict[str, dict[str, Any]] = {
+        "ours/config.json": {"format": "griffin-lm", "instruction_tuned": True, "stop_ids": [1, 7]},
+        "theirs/config.json": {"model_type": "recurrent_gemma"},
+        "theirs/generation_config.json": {"eos_token_id": [1, 7], "bos_token_id": 2},
+        "theirs/tokenizer_config.json": {"chat_template": "{{ bos_token }}", "bos_token": "<bos>"},
+    }
+    for name, value in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(value))
 
 
 def sentencepieces(folder: Path) -> None:
     """BPE as Gemma has it, BPE with a prefix, unigrams with a table of characters."""
+    folder.mkdir(parents=True)
+    (folder / "rules.tsv").write_text("41\t61\n42\t62\nFB01\t66 69\n65 301\tE9\n")
     kinds: dict[str, dict[str, Any]] = {
         "gemma": {"user_defined_symbols": GEMMA[4:]},
         "prefix": {"add_dummy_prefix": True, "pad_id": -1, "remove_extra_whitespaces": True},
@@ -72,8 +108,7 @@ def sentencepieces(folder: Path) -> None:
             "model_type": "unigram",
             "byte_fallback": False,
             "vocab_size": 60,
-            "normalization_rule_tsv": "",
-            "normalization_rule_name": "nmt_nfkc_cf",
+            "normalization_rule_tsv": str(folder / "rules.tsv"),
             "user_defined_symbols": ["<end>"],
         },
     }
@@ -94,7 +129,9 @@ def sentencepieces(folder: Path) -> None:
             sentence_iterator=iter(SENTENCES), model_writer=out, **(settings | options)
         )
         (folder / name).mkdir(parents=True)
-        (folder / name / "tokenizer.model").write_bytes(out.getvalue())
+        data = out.getvalue().replace(str(folder).encode(), b"." * len(str(folder)))
+        (folder / name / "tokenizer.model").write_bytes(data)
+    (folder / "rules.tsv").unlink()
 
 
 def json_vocabularies(folder: Path) -> None:

@@ -26,8 +26,6 @@ from .reader import Files, Input, Reader, make_input, read_files
 INDEX, BEGAN, CPU, REFUSED, LOADED, SAME, SLOWEST, SLOWEST_AT, SHARE, SHARE_AT, PEAK = range(11)
 SLOTS = 11
 
-FIXED_BOUND = 16 << 20  # bytes that a reader may use whatever the file
-BYTES_PER_BYTE = 128  # and these for every byte of the files in the folder
 LONGEST_MESSAGE = 4000  # characters of an error
 _USE_BOUND = 512 << 20  # while a result is tried out: a model may ask for more than its file
 
@@ -100,15 +98,10 @@ def prepare(reader: Reader, seeds: Path, work: Path) -> Bench:
     return bench
 
 
-def memory_bound(size: int) -> int:
-    """Bytes that reading a folder of `size` bytes may take."""
-    return FIXED_BOUND + BYTES_PER_BYTE * size
-
-
 def try_input(bench: Bench, given: Input) -> Outcome:
     """Reads one input under its memory limit, and looks at what comes out."""
     reader, outcome = bench.reader, Outcome()
-    outcome.bound = memory_bound(bench.lay(given.variant, given.files))
+    outcome.bound = reader.bound(bench.lay(given.variant, given.files))
     result: Any = None
     began, before = time.process_time(), _start_measuring()
     try:
