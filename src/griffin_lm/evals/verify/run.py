@@ -11,10 +11,10 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from ...checkpoints import detect, read_config, save_model
+from ...checkpoints.hub import memory_at_hand
 from ...errors import CheckpointMismatch, ConfigError, GriffinError
 from ...inference import load
 from ...inference.loading import BUNDLED, find, pick_device, pick_dtype
@@ -140,10 +140,7 @@ def arithmetic(
 ) -> tuple[str | torch.dtype, str]:
     """The dtype to compute in, and why: float32 where it fits into the memory at hand."""
     needed = int(SPARE * memory(config, torch.float32).weights) + WORKING
-    if device.type == "cuda":
-        at_hand = torch.cuda.mem_get_info(device)[0]
-    else:
-        at_hand = psutil.virtual_memory().available
+    at_hand = memory_at_hand(device).free
     words = f"{needed / 1e9:.1f} GB wanted for float32, {at_hand / 1e9:.1f} GB at hand"
     return (torch.float32, words) if needed <= at_hand else (stored, f"as in the files: {words}")
 
@@ -158,7 +155,7 @@ def facts(subject: Subject, computed: str, device: torch.device, seconds: float)
         "arithmetic": computed,
         "device": f"{device}" + (f", {machine['gpu']}" if device.type == "cuda" else ""),
         "processor": f"{machine['processor']}, {machine['cores']} cores, "
-        f"{machine['threads']} threads, {psutil.virtual_memory().total / 1e9:.0f} GB",
+        f"{machine['threads']} threads, {memory_at_hand().total / 1e9:.0f} GB",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
     }
     for package in ("griffin-lm", "torch", "transformers", "safetensors", "sentencepiece"):
