@@ -7,6 +7,7 @@ go to standard error.
 import codecs
 import difflib
 import locale
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -107,7 +108,8 @@ def use_utf8() -> None:
         locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX")
     ):
         with suppress(locale.Error):
-            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")  # for the line editor
+            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+            os.environ["LC_ALL"] = "C.UTF-8"  # which the line editor asks at every line
 
 
 class Leave(Exception):
