@@ -5,6 +5,7 @@
     H  heads (query heads, gates) K  key/value heads                  D  width of a head
     S  keys that a query may see  L  layers                           N  slots of a ring, cache
     C  taps of the conv, P = C-1  I  inputs of a gate block           O  outputs of a gate block
+    E  channels of S6             G  gates of a GRU, 3 R              N  also states of LRU and S6
 
 Annotations are jaxtyping's: `Float[Tensor, "B T W"]`. They are checked while the tests run and
 cost nothing otherwise.

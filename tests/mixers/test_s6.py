@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+import griffin_lm as griffin
+from griffin_lm.checkpoints import load_model
 from griffin_lm.errors import ConfigError
 from griffin_lm.mixers import S6
 from tests.mixers.test_conformance import span
@@ -157,3 +159,18 @@ def test_its_decays_and_its_skip_stay_fp32_under_bf16_weights():
 def test_settings_that_make_no_sense_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         S6(**({"width": 4, "rank": 1} | change))
+
+
+def test_a_checkpoint_loaded_in_bf16_keeps_them_fp32_too(tmp_path):
+    model = griffin.build("tiny-mamba", seed=2)
+    griffin.save(model, tmp_path / "m")
+    narrow = load_model(tmp_path / "m", dtype=torch.bfloat16)
+    for name, parameter in narrow.named_parameters():
+        kept = name.endswith((".A_log", ".D"))
+        assert parameter.dtype == (torch.float32 if kept else torch.bfloat16), name
+    exact = dict(model.named_parameters())["layers.0.mixer.A_log"]
+    assert torch.equal(dict(narrow.named_parameters())["layers.0.mixer.A_log"], exact)
+    griffin.save(narrow, tmp_path / "again")
+    again = load_model(tmp_path / "again")
+    for mine, other in zip(again.parameters(), narrow.parameters(), strict=True):
+        assert mine.dtype == other.dtype and torch.equal(mine, other)
