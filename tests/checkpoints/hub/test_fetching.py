@@ -74,6 +74,17 @@ def test_a_commit_that_is_here_whole_needs_no_request_at_all(repo: Repo, hub: Hu
     assert not hub.requests
 
 
+def test_a_cache_that_may_only_be_read_serves(repo: Repo, hub: Hub, monkeypatch) -> None:
+    from griffin_lm.checkpoints.hub import cache
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Read-only file system")
+
+    snapshot(HubId(ID))
+    monkeypatch.setattr(cache, "_write", refuse)
+    assert snapshot(HubId(ID)).path.is_dir()
+
+
 def test_a_new_commit_of_a_branch_is_fetched_as_far_as_it_differs(repo: Repo, hub: Hub) -> None:
     snapshot(HubId(ID))
     repo.commit = "beef" + "0" * 36

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 from ...errors import HubError
 from .cache import blob, partial, root, snapshot_folder, storage
@@ -96,13 +95,6 @@ def _fetch(listing: Listing, file: RemoteFile, count: _Count) -> None:
 def _link(listing: Listing, file: RemoteFile) -> None:
     """The library's own way to put a content under its name; it fetches what it does not find."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils.tqdm import tqdm
-
-    class Silent(tqdm):
-        """Its own bars would stand beside ours."""
-
-        def __init__(self, *positional: Any, **options: Any) -> None:
-            super().__init__(*positional, **options | {"disable": True})
 
     hf_hub_download(
         listing.hub.repo,
@@ -112,7 +104,6 @@ def _link(listing: Listing, file: RemoteFile) -> None:
         cache_dir=root(),
         library_name="griffin-lm",
         etag_timeout=settings().HF_HUB_ETAG_TIMEOUT,
-        tqdm_class=Silent,
     )
 
 

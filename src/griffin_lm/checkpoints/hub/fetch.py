@@ -1,5 +1,6 @@
 """From a hub id to a folder on disk: look, choose, compare with the machine, fetch, check."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 from ...errors import CheckpointNotFound, GriffinError
@@ -52,7 +53,8 @@ def snapshot(
             watch.notice(told)
         download(found, selection.weights, watch.progress)
     sizes = {name: found.files[name].size for name in selection.files}
-    cache.remember(hub, found.commit, selection, sizes)
+    with suppress(OSError):  # a cache that may only be read serves all the same
+        cache.remember(hub, found.commit, selection, sizes)
     return planned(found, selection)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ...models import ModelConfig
 from ..tensors import Entry
 from .cache import Snapshot
-from .client import Listing, api, explain, settings
+from .client import Listing, api, explain
 from .fetch import config_of, look, planned
 from .names import HubId
 from .selection import Selection
@@ -43,7 +43,6 @@ def _headers(found: Listing, selection: Selection) -> dict[str, dict[str, Entry]
                 found.hub.repo,
                 name,
                 revision=found.commit,
-                timeout=settings().HF_HUB_DOWNLOAD_TIMEOUT,
             )
             read[name] = {
                 tensor: Entry(row.dtype, tuple(row.shape), *row.data_offsets)
