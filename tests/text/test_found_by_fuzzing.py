@@ -1,0 +1,47 @@
+"""What fuzzing found in the readers of vocabularies, each with the smallest input for it."""
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from griffin_lm.errors import TokenizerError
+from griffin_lm.text import load_tokenizer, sentencepiece_file
+from griffin_lm.text.sentencepiece_cuts import map_keys
+
+from .conftest import train_sentencepiece
+
+
+def test_an_endless_type_of_a_decoder_is_cut_in_the_message(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    spec = json.loads(files["json-gemma"].read_bytes())
+    spec["decoder"] = {"type": "x" * 10_000}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    with pytest.raises(TokenizerError, match="its decoder is xxx") as caught:
+        load_tokenizer(tmp_path)
+    assert len(str(caught.value)) < 1000
+
+
+def test_the_keys_of_a_character_map_take_memory_in_proportion() -> None:
+    """They took 690 MB for the 247 kB of NFKC with case folding, all nodes of a level at once."""
+    data = train_sentencepiece(normalization_rule_name="nmt_nfkc_cf")
+    charsmap = sentencepiece_file.read(data).charsmap
+    tracemalloc.start()
+    keys = map_keys(charsmap)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert keys is not None and len(keys) > 200_000
+    assert peak < 400 * len(charsmap)
+
+
+def test_a_character_map_that_turns_back_on_itself_ends() -> None:
+    """Each of its units is a child of each of them."""
+    units = b"".join((byte | 1 << 8 | 256 << 10).to_bytes(4, "little") for byte in range(256))
+    charsmap = (2 * len(units)).to_bytes(4, "little") + units + units
+    tracemalloc.start()
+    assert map_keys(charsmap) is None
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 * 2**20
