@@ -40,6 +40,7 @@ RECURRENT_CHANGES = {
     "conv_width": 3,
     "lambda_init": "paper",
     "gate_init": "full",
+    "complex": True,
 }
 ATTENTION_CHANGES = {
     "heads": 4,

@@ -81,7 +81,8 @@ class Griffin(nn.Module):
             block.mixer.empty_state(batch_size, weight.device, weight.dtype)
             for block in self.blocks
         )
-        return State(layers, *empty_rows(batch_size, weight.device), self.origin)
+        rows = empty_rows(batch_size, weight.device)
+        return State(layers, *rows, self.origin, longest=0)
 
     def forward(
         self,

@@ -23,7 +23,8 @@ Layers = tuple[MixerState, ...]
 
 def slots_of(layers: Layers) -> int | None:
     """The capacity of the growing layers; None where no layer grows."""
-    slots = [have for layer in layers if (have := capacity(layer)) is not None]
+    every = [capacity(layer) for layer in layers]
+    slots = [have for have in every if have is not None]
     return max(slots) if slots else None
 
 

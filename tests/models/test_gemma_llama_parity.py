@@ -239,7 +239,7 @@ def test_far_beyond_the_original_context_fp32_stays_with_float64() -> None:
     wide = Griffin(ours.config, dtype=torch.float64)
     wide.load_state_dict({key: weight.double() for key, weight in ours.state_dict().items()})
     error = off(ours(tokens)[0], wide(tokens)[0])
-    record_parity(f"itself in float64 | {name} | prompt of {40 * ORIGINAL}", error, TOLERANCE)
+    record_parity(f"float64 definition | {name} | prompt of {40 * ORIGINAL}", error, TOLERANCE)
 
 
 PUBLISHED = {
