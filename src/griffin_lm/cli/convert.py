@@ -39,6 +39,7 @@ def convert(
     """
     import dataclasses
 
+    from ..checkpoints.hub import on_terminal
     from ..inference.converting import convert as run
     from ..inference.loading import pick_device, pick_dtype, refuse_unbuilt
     from ..inference.resolution import find
@@ -47,7 +48,7 @@ def convert(
     kind = None if dtype == "auto" else pick_dtype(dtype, pick_device("cpu"))
     stages = Stages("parameters")
     done = run(
-        find(src, offline or None),
+        find(src, offline or None, watch=on_terminal()),
         dst,
         format,
         dtype=kind,

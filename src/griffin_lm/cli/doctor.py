@@ -8,8 +8,11 @@ from typing import Any
 
 from . import common
 
-PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "tokenizers", "jaxtyping", "typer")
-OPTIONAL = ("transformers", "rich")
+PACKAGES = (
+    *("torch", "numpy", "safetensors", "sentencepiece", "tokenizers"),
+    *("huggingface_hub", "psutil", "jaxtyping", "typer", "rich"),
+)
+OPTIONAL = ("transformers",)
 
 
 def doctor(json: common.JsonOut = None) -> None:

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import griffin_lm as griffin
+from griffin_lm.checkpoints import save_model
 from griffin_lm.checkpoints.hub import HubId, Need, parse, preflight, snapshot
 from griffin_lm.errors import CheckpointError, CheckpointNotFound, HubError
 from tests.checkpoints.helpers import assert_same_tensors, tensors
 from tests.checkpoints.hub.conftest import ID, Told
 from tests.checkpoints.hub.server import COMMIT, Hub, Repo, etag
+from tests.inference.vocabulary import vocabulary
 
 CPU = Need(torch.float32, torch.device("cpu"))
 
@@ -274,6 +276,23 @@ def test_an_orbax_folder_keeps_its_tree(hub: Hub) -> None:
     (found.path / "d" / "abc").unlink()
     with pytest.raises(CheckpointNotFound, match="lacks 2b/d/abc"):
         snapshot(HubId("google/recurrentgemma-2b-flax"), offline=True)
+
+
+@pytest.mark.parametrize("form", list(griffin.FORMATS))
+def test_a_checkpoint_of_every_format_loads_from_a_hub(
+    hub: Hub, model, tmp_path: Path, form: str
+) -> None:
+    folder = tmp_path / "saved"
+    save_model(model, folder, form, vocabulary())
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    hub.repos["someone/mine"] = Repo(
+        {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    )
+    told = Told()
+    lm = griffin.load("someone/mine", device="cpu", dtype="float32", watch=told.watch)
+    assert_same_tensors(tensors(lm.model), tensors(model))
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert told.plans[0].weights == 4 * count and not told.notices
 
 
 def test_a_deepmind_repository_is_weighed_by_its_preset(hub: Hub) -> None:

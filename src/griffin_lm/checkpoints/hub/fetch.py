@@ -96,8 +96,10 @@ def config_of(snapshot: Snapshot) -> ModelConfig | None:
     """
     from .. import read_config
 
-    if (snapshot.path / CONFIG).exists():
-        return read_config(snapshot.path)
+    # a .pt file is not there yet: its folder has the config, if there is one
+    home = snapshot.path.parent if snapshot.path.suffix == ".pt" else snapshot.path
+    if (home / CONFIG).exists():
+        return read_config(home)
     return preset_of(snapshot.hub)
 
 

@@ -107,10 +107,12 @@ def _orbax(repo: str, names: Collection[str]) -> Selection | None:
         return None
     home = _likeliest(repo, sorted(homes), "Orbax folders")
     small = _beside(home, names)
+    # with our config.json above it, the folder above is the checkpoint
+    root = _folder(home) if home and _join(_folder(home), CONFIG) in names else home
     inside = [name for name in names if (not home or name.startswith(f"{home}/"))]
     weights = [name for name in inside if name not in small and not _never(name)]
     words = f"Orbax folder {home or 'at the top'}, {_files(len(weights))}"
-    return Selection(home, small, tuple(sorted(weights)), words)
+    return Selection(root, small, tuple(sorted(weights)), words)
 
 
 def _likeliest(repo: str, names: list[str], kind: str) -> str:
