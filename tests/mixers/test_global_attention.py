@@ -154,7 +154,7 @@ def test_a_row_of_padding_beside_a_full_cache_stays_finite():
             torch.tensor(counts),
             full(x),
         )
-        y, after = mixer(x[:, :1], facts._replace(reach=torch.tensor([0, 0])), state)
+        y, after = mixer(x[:, :1], facts, state)
         assert y.isfinite().all()
         assert torch.equal(after.k[1, :256], state.k[1])
 

@@ -66,26 +66,6 @@ def test_the_mask_of_a_block_is_bounded_whatever_the_length(monkeypatch):
     assert max(seen) <= 2 * 512 * 2000
 
 
-def test_a_reach_hides_all_but_so_many_earlier_tokens_of_its_row():
-    q, k, v, starts, position = case(30, starts=0.05)
-    cache, reach = torch.zeros(2, 0, 1, 8, dtype=torch.float64), torch.tensor([3, FAR])
-    out = causal_attention(q, k, v, cache, cache, position, reach)
-    torch.testing.assert_close(out[:1], plain(q, k, v, starts, 3)[:1])
-    torch.testing.assert_close(out[1:], plain(q, k, v, starts, FAR)[1:])
-    count = torch.tensor([29, 29])
-    held = [
-        write_slots(with_slots(cache, 32), new[:, :29], position[:, :29], count) for new in (k, v)
-    ]
-    last = causal_attention(q[:, 29:], k[:, 29:], v[:, 29:], *held, position[:, 29:], reach)
-    torch.testing.assert_close(last, out[:, 29:])
-    held = [
-        write_slots(old, new[:, 29:], position[:, 29:], torch.ones_like(count))
-        for old, new in zip(held, (k, v), strict=True)
-    ]
-    one = next_token_attention(q[:, 29:], *held, position[:, 29:], reach)
-    torch.testing.assert_close(one, out[:, 29:])
-
-
 def one_by_one(cache, new, position, count):
     """What a written cache holds, a token at a time; slots behind the document are zero."""
     cache = cache.clone()

@@ -27,7 +27,7 @@ class Span(NamedTuple):
     position  of each token in its document, from 0
     counts    valid tokens of each row in this call; they come first
     read      tokens that the row had read before this call
-    reach     a shorter attention window for this call, per row, or None
+    reach     a shorter window of local attention for this call, per row, or None
     donate    the incoming state's memory may be reused
     slots     how many slots a growing cache needs after this call; None: count them
     """

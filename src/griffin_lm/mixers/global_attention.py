@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..layers.linear import Linear
 from ..layers.rope import RopeScaling, rotary_angles, rotate
 from ..ops.attention.cache import with_slots, write_slots
 from ..ops.attention.causal import causal_attention, next_token_attention
@@ -107,10 +108,10 @@ class GlobalAttentionMixer(Mixer):
         super().__init__()
         self.config = config
         inner, shared = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        self.q = nn.Linear(width, inner, bias=False)
-        self.k = nn.Linear(width, shared, bias=False)
-        self.v = nn.Linear(width, shared, bias=False)
-        self.out = nn.Linear(inner, width, bias=config.out_bias)
+        self.q = Linear(width, inner, bias=False)
+        self.k = Linear(width, shared, bias=False)
+        self.v = Linear(width, shared, bias=False)
+        self.out = Linear(inner, width, bias=config.out_bias)
 
     def initialise(self, depth: int, random: torch.Generator) -> None:
         """Variance 1 / fan-in, and 2 / (depth * fan-in) on the way out."""
@@ -143,10 +144,10 @@ class GlobalAttentionMixer(Mixer):
         if x.shape[1] == 1:  # all that the token may see is in the cache once it is there itself
             after = self._written(state, k, v, span)
             held = (after.k.to(k.dtype), after.v.to(v.dtype))
-            mixed = next_token_attention(q, *held, span.position, span.reach)
+            mixed = next_token_attention(q, *held, span.position)
         else:  # first look, then write: a document may end in this call, and its slots be taken
             held = (state.k.to(k.dtype), state.v.to(v.dtype))
-            mixed = causal_attention(q, k, v, *held, span.position, span.reach)
+            mixed = causal_attention(q, k, v, *held, span.position)
             after = self._written(state, k, v, span)
         return self.out(mixed.flatten(-2)), after
 

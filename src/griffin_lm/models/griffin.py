@@ -101,7 +101,7 @@ class Griffin(nn.Module):
         result is that of the valid tokens alone. state: of an earlier call (None: nothing read).
         logits: "all" (B, T, V); "last" (B, V), each row's last valid token; None. donate: the
         memory of `state` may be reused, and `state` raises from then on. window: (B,) int64, a
-        shorter attention window for this call, per row (for training).
+        shorter window of local attention for this call, per row (for training).
 
         Logits have the weights' dtype. At invalid tokens they are finite and mean nothing.
         Raises InputError for wrong shapes, dtypes or ids; StateError for a foreign or used state.

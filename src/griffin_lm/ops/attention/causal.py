@@ -1,4 +1,4 @@
-"""Causal attention of any reach over a growing cache of keys and values (Vaswani et al. 2017).
+"""Causal attention over a growing cache of keys and values (Vaswani et al. 2017).
 
 The n-th token of a row's document (n counts from 0 in each document) lies in slot n of the row's
 cache, so a start begins again at slot 0 and the cache is as long as the longest document. A query
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from ...shapes import Counts, Tokens
+from ...shapes import Tokens
 
 _BLOCK = 512  # rows of scores at once for each key head: bounds the mask to 512 x keys per row
 
@@ -22,15 +22,13 @@ def causal_attention(
     cache_k: Float[Tensor, "B N K D"],
     cache_v: Float[Tensor, "B N K D"],
     position: Tokens,
-    reach: Counts | None = None,
 ) -> Float[Tensor, "B T H D"]:
     """Attention of T new tokens; the caches are as they were before them.
 
-    position: of each token in its document. reach: per row, see only so many earlier tokens.
+    position: of each token in its document.
     Never holds more than a block of 512 * K / H queries against N + T keys.
     """
     length, slots = q.shape[1], cache_k.shape[1]
-    seen = position if reach is None else torch.minimum(position, reach[:, None])
     step = torch.arange(length, device=q.device)
     slot = torch.arange(slots, device=q.device)
     held = position - step  # how many of a query's document lay in the cache; negative: none did
@@ -40,10 +38,9 @@ def causal_attention(
     outs: list[Tensor] = []
     for begin in range(0, length, block):
         asking, end = slice(begin, begin + block), slots + min(begin + block, length)
-        place, sees = position[:, asking, None], seen[:, asking, None]
-        now = step[asking, None]
-        old = (slot < held[:, asking, None]) & (slot >= place - sees)
-        new = (step[: end - slots] <= now) & (step[: end - slots] >= now - sees)
+        now, first = step[asking, None], -held[:, asking, None]  # first token of the document
+        new = (step[: end - slots] <= now) & (step[: end - slots] >= first)
+        old = slot < held[:, asking, None]
         visible = torch.cat([old, new], 2)
         outs.append(attend(q[:, asking], keys[:, :end], values[:, :end], visible))
     return torch.cat(outs, dim=1) if len(outs) > 1 else outs[0]
@@ -54,7 +51,6 @@ def next_token_attention(
     cache_k: Float[Tensor, "B N K D"],
     cache_v: Float[Tensor, "B N K D"],
     position: Tokens,
-    reach: Counts | None = None,
 ) -> Float[Tensor, "B 1 H D"]:
     """The same for one token a row whose key and value are in the caches already: nothing copied.
 
@@ -64,9 +60,7 @@ def next_token_attention(
     if not slots:  # padding in rows that have read nothing
         return torch.zeros_like(q)
     slot = torch.arange(slots, device=q.device)
-    place = position.clamp(max=slots - 1)[..., None]  # padding may stand behind a full cache
-    seen = place if reach is None else torch.minimum(place, reach[:, None, None])
-    return attend(q, cache_k, cache_v, (slot <= place) & (slot >= place - seen))
+    return attend(q, cache_k, cache_v, slot <= position[..., None])
 
 
 def attend(
