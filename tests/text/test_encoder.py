@@ -13,6 +13,7 @@ from hypothesis.strategies import SearchStrategy
 
 from griffin_lm.errors import InputError
 from griffin_lm.text import StreamEncoder, Tokenizer, encoder, load_tokenizer
+from griffin_lm.text.encoder import Where
 from griffin_lm.text.json_cuts import PATTERNS
 from griffin_lm.text.sentencepiece_cuts import map_keys
 
@@ -198,11 +199,11 @@ def test_the_ids_of_the_pieces_are_those_of_the_whole(
 @given(text=TEXTS, continues=st.booleans())
 def test_every_safe_place_is_one(tokenizer: Tokenizer, text: str, continues: bool) -> None:
     ids: list[int] = []
-    begun = False
+    where = Where.FIRST
     for part in tokenizer.cuts.atoms(text):
-        stream = tokenizer.encoder(not begun, continues=continues, inside=begun)
+        stream = tokenizer.encoder(continues=continues, where=where)
         ids += stream.feed(part) + stream.finish()
-        begun = True
+        where = Where.NEXT
     assert ids == tokenizer.encode(text, continues=continues)
 
 

@@ -38,7 +38,7 @@ class StreamEncoder:
         encode: ids of a part, given (part, `Where` it stands).
         rule: the safe places.
         begin: ids before the first: BOS, or none.
-        first: whether the text begins here, rather than at a safe place of a longer one.
+        where: what comes before: nothing, or a text that ended as another encoder's `where` says.
         whole: names that are never cut: turn markers, where they are taken for such.
 
     """
@@ -48,12 +48,13 @@ class StreamEncoder:
         encode: Callable[[str, Where], list[int]],
         rule: CutRule,
         begin: list[int],
-        first: bool = True,
+        where: Where = Where.FIRST,
         whole: frozenset[str] = frozenset(),
     ) -> None:
         self._encode, self._rule = encode, _sparing(rule, whole)
         self._begin = begin
-        self._where = Where.FIRST if first else Where.NEXT
+        self.where = where
+        """Where the next part stands."""
         self._text = ""
         self._more: list[str] = []  # pieces that follow it, joined when they are looked at
         self._waiting = 0  # characters of these
@@ -112,7 +113,7 @@ class StreamEncoder:
             elif len(self._text) > LIMIT:
                 ids += self._give(LIMIT)
                 self.forced += 1
-                self._where = Where.TORN
+                self.where = Where.TORN
             else:
                 self._searched = len(self._text) - 1
         return ids
@@ -122,13 +123,13 @@ class StreamEncoder:
         self.characters += count
         self._searched = 0
         ids, self._begin = self._begin, []
-        if self._where is Where.TORN and (place := self._rule.first(part)):
+        if self.where is Where.TORN and (place := self._rule.first(part)):
             # up to the first safe place, wherever this part happens to end
             ids = ids + self._encode(part[:place], Where.TORN)
-            part, self._where = part[place:], Where.NEXT
+            part, self.where = part[place:], Where.NEXT
         if part:
-            ids = ids + self._encode(part, self._where)
-            self._where = Where.NEXT
+            ids = ids + self._encode(part, self.where)
+            self.where = Where.NEXT
         return ids
 
 

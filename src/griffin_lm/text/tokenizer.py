@@ -143,7 +143,7 @@ class Tokenizer(ABC):
         *,
         markers: bool = False,
         continues: bool = False,
-        inside: bool = False,
+        where: Where = Where.FIRST,
     ) -> StreamEncoder:
         """Returns an encoder that takes a text in pieces; all ids in a row are those of `encode`.
 
@@ -151,8 +151,8 @@ class Tokenizer(ABC):
             bos: as in `encode`.
             markers: as in `encode`.
             continues: as in `encode`.
-            inside: the text is the rest of one whose beginning, up to where `characters` stood,
-                another encoder with the same arguments has taken.
+            where: for the rest of a text, of which another encoder with the same arguments has
+                taken so many `characters`: what its `where` was then.
 
         """
         rule = self.cuts
@@ -164,9 +164,9 @@ class Tokenizer(ABC):
             inner = continues or not begins
             return self.encode(part, bos=False, markers=markers, continues=inner)
 
-        begin = self.encode("", bos=bos and not inside)
+        begin = self.encode("", bos=bos and where is Where.FIRST)
         names = frozenset(self._specials) if markers else frozenset[str]()
-        return StreamEncoder(encode, rule, begin, not inside, names)
+        return StreamEncoder(encode, rule, begin, where, names)
 
     def decode(self, ids: Iterable[int], *, continues: bool = False) -> str:
         """Returns the text of ids; special ids give none, wrong bytes U+FFFD.
