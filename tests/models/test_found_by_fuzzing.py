@@ -75,3 +75,13 @@ def test_an_endless_name_of_a_tensor_is_cut_in_the_message(
     with pytest.raises(StateError, match="unknown tensor 'xxx") as caught:
         griffin.State.load(saved, tiny_griffin)
     assert len(str(caught.value)) < 1000
+
+
+def test_what_safetensors_repeats_of_a_header_is_cut_in_the_message(
+    tiny_griffin: griffin.Griffin, saved: Path
+) -> None:
+    text = json.dumps({"read": "x" * 10_000}).encode()
+    saved.write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(StateError, match="not a whole state file") as caught:
+        griffin.State.load(saved, tiny_griffin)
+    assert len(str(caught.value)) < 1000

@@ -87,7 +87,9 @@ def read_note(path: str | PathLike[str]) -> dict[str, str | int | bool] | None:
     except FileNotFoundError as error:
         raise StateError(f"no state at {path}") from error
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise StateError(f"{path} is not a whole state file ({error}); save it again") from error
+        raise StateError(
+            f"{path} is not a whole state file ({str(error)[:200]}); save it again"
+        ) from error
     note = header.get("note")
     if note is not None and not (
         isinstance(note, dict) and all(isinstance(value, str | int) for value in note.values())
@@ -134,7 +136,9 @@ def load_state(path: str | PathLike[str], model: "Griffin") -> State:
     except FileNotFoundError as error:
         raise StateError(f"no state at {path}") from error
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise StateError(f"{path} is not a whole state file ({error}); save it again") from error
+        raise StateError(
+            f"{path} is not a whole state file ({str(error)[:200]}); save it again"
+        ) from error
     state = template._rebuild(tensors)  # pyright: ignore[reportPrivateUsage]
     if wrong := unequal(state.layers, state.position):
         raise StateError(f"{path} is not a whole state file: {wrong}; save it again")
