@@ -11,7 +11,20 @@ import typer
 
 from .. import __version__
 from ..errors import GriffinError
-from . import chat, convert, demo, doctor, evaluate, generate, inspect, pretrain, verify
+from . import (
+    ask,
+    bench,
+    chat,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    generate,
+    inspect,
+    pretrain,
+    read,
+    verify,
+)
 
 app = typer.Typer(
     name="griffin",
@@ -25,6 +38,8 @@ COMMANDS = (
     demo.demo,
     generate.generate,
     chat.chat,
+    read.read,
+    ask.ask,
     convert.convert,
     inspect.inspect,
     verify.verify,
@@ -32,8 +47,11 @@ COMMANDS = (
     pretrain.pretrain,
     evaluate.evaluate,
 )
+GROUPS = (bench.app,)
 for command in COMMANDS:
     app.command()(command)
+for group in GROUPS:
+    app.add_typer(group)
 
 
 @app.callback(invoke_without_command=True)
