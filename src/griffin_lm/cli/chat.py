@@ -273,7 +273,7 @@ class Talk:
         """/read FILE."""
         path = file_named(rest, "read")
         try:
-            with Meter(f"reading {path.name}:", "tokens") as meter:
+            with Meter(f"reading {path.name}:", "kB", 1e3) as meter:
                 count = self.conversation.read(path, meter)
         except KeyboardInterrupt:
             tell("\n(interrupted: nothing of it was kept)")
@@ -290,7 +290,8 @@ class Talk:
     def stats(self, rest: str) -> None:
         """/stats."""
         stats = self.conversation.stats()
-        print(f"{stats.tokens:,} tokens read; the state holds {stats.state_bytes:,} bytes, ever")
+        ever = "" if self.conversation.state.bytes_per_token else ", however much it reads"
+        print(f"{stats.tokens:,} tokens read; the state holds {stats.state_bytes:,} bytes{ever}")
         print(f"a Gemma of this shape would hold {stats.cache_bytes:,} bytes of keys and values")
         print(f"for undo and branches: {stats.kept_states} states, {stats.kept_bytes:,} bytes")
         if stats.reply_seconds:

@@ -21,6 +21,8 @@ from .language_model import LanguageModel
 from .reading import read_tokens
 from .reply import Reply
 from .sampling import SEED_LIMIT
+from .text_reader import Reading
+from .text_reading import read_text
 from .transcript import (
     Branch,
     Entry,
@@ -137,30 +139,23 @@ class Conversation:
         return gone[kept:] if gone[:kept] == branch.place.entries else ()
 
     def read(self, path: Path, progress: Progress | None = None) -> int:
-        """Reads a file of UTF-8 for the next question; returns the tokens read.
+        """Reads a file of UTF-8, of any length, for the next question; returns the tokens read.
 
         It stands in the user's turn, before the question, or before that turn where the model was
-        taught so. Raises `InputError` where it can't be read.
+        taught so. `progress` is called with (bytes read, bytes in all). Raises `InputError` where
+        the file can't be read; interrupted or failed, the conversation stands where it stood.
         """
-        place = self._settled()
-        template, tokenizer = self.template, self.lm.tokenizer
-        text = text_of_file(path)
-        if place.in_turn:
-            parts: list[str | int] = [template.guard(f"\n\n{text}")]
-        elif template.files_in_turn:
-            text = template.guard(self._after_system(place, text))
-            parts = [*tokenizer.split_markers(template.user_open), text]
+        place, template = self._settled(), self.template
+        if (
+            template.line_starts
+        ):  # no line of it may open a turn: as a whole, it has to be looked at
+            state = self._read_whole(place, text_of_file(path), progress)
         else:
-            parts = [text]
-        empty = int(place.state.tokens) == 0
-        ids = encode_parts(tokenizer, parts, bos=empty, continues=not empty)
-        after = Place(
-            self._read(place.state, ids, progress),
-            (*place.entries, Entry(role="read", text=path.name)),
-            in_turn=template.files_in_turn,
-        )
+            state = self._read_stream(place, path.expanduser(), progress)
+        entry = Entry(role="read", text=path.name)
+        after = Place(state, (*place.entries, entry), in_turn=template.files_in_turn)
         self._move(Step(self._before(place), reading=after.in_turn), after)
-        return len(ids)
+        return int(state.tokens) - int(place.state.tokens)
 
     def note(self, text: str) -> None:
         """Reads a note, between the turns. Raises `InputError` for a model that knows no notes."""
@@ -239,6 +234,37 @@ class Conversation:
         self._move(Step(self._settled()), place)
 
     # ---- inside
+
+    def _read_stream(self, place: Place, path: Path, progress: Progress | None) -> State:
+        """A file of any length, at constant memory, after the opening of a turn if it needs one."""
+
+        def on_chunk(reading: Reading) -> None:
+            if progress is not None and reading.size is not None:
+                progress(reading.bytes, reading.size)
+
+        state, template = place.state, self.template
+        system = self._after_system(place, "")
+        raw = place.in_turn or bool(system) or not template.files_in_turn
+        raw = raw or template is not self.lm.tokenizer.turn or not self.lm.instruction_tuned
+        if raw and template.files_in_turn:  # else the reader opens the turn itself
+            state = self._read_whole(place, "", None)
+        reading = read_text(self.lm, path, state=state, raw=raw, progress=on_chunk)
+        if reading.size == 0 or reading.state is None:
+            raise InputError(f"{path} is empty")
+        return reading.state
+
+    def _read_whole(self, place: Place, text: str, progress: Progress | None) -> State:
+        """A text at once, after what stands before it in the user's turn."""
+        before: list[str | int] = []
+        if place.in_turn:
+            text = f"\n\n{text}"
+        else:
+            before = self.lm.tokenizer.split_markers(self.template.user_open)
+            text = self._after_system(place, text)
+        empty = int(place.state.tokens) == 0
+        parts = [*before, self.template.guard(text)]
+        ids = encode_parts(self.lm.tokenizer, parts, bos=empty, continues=not empty)
+        return self._read(place.state, ids, progress)
 
     def _before(self, place: Place) -> Place:
         """Where undo goes back to: to before a file that was read for this very question."""
