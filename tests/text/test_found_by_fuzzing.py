@@ -24,6 +24,28 @@ def test_an_endless_type_of_a_decoder_is_cut_in_the_message(
     assert len(str(caught.value)) < 1000
 
 
+def test_an_endless_piece_is_cut_in_the_message(files: dict[str, Path], tmp_path: Path) -> None:
+    data = files["sp-identity"].read_bytes()
+    piece = b"\x0a" + b"\x90\x4e" + b"x" * 10_000 + b"\x18\x06"  # 10,000 letters of the kind BYTE
+    head = b"\x0a" + (len(piece) & 0x7F | 0x80).to_bytes(1, "little") + bytes([len(piece) >> 7])
+    (tmp_path / "tokenizer.model").write_bytes(head + piece + data)
+    with pytest.raises(TokenizerError, match=r"piece 0, 'xxx.*is no byte") as caught:
+        load_tokenizer(tmp_path)
+    assert len(str(caught.value)) < 1000
+
+
+def test_an_endless_added_token_is_cut_in_the_message(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    spec = json.loads(files["json-gemma"].read_bytes())
+    row = spec["added_tokens"][0]
+    spec["added_tokens"].append({**row, "id": 7, "content": "x" * 10_000})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    with pytest.raises(TokenizerError, match="the added token 'xxx") as caught:
+        load_tokenizer(tmp_path)
+    assert len(str(caught.value)) < 1000
+
+
 def test_the_keys_of_a_character_map_take_memory_in_proportion() -> None:
     """They took 690 MB for the 247 kB of NFKC with case folding, all nodes of a level at once."""
     data = train_sentencepiece(normalization_rule_name="nmt_nfkc_cf")

@@ -111,8 +111,8 @@ def text_rules(spec: Json, where: str) -> Rules:
     unknown = kinds - {"ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}
     if unknown or not kinds:
         raise TokenizerError(
-            f"{where}: its decoder is {', '.join(sorted(unknown))[:99] or 'missing'}; supported are "
-            "byte-level BPE (ByteLevel) and Metaspace, or Replace with ByteFallback"
+            f"{where}: its decoder is {', '.join(sorted(unknown))[:99] or 'missing'}; supported "
+            "are byte-level BPE (ByteLevel) and Metaspace, or Replace with ByteFallback"
         )
     space = "\u2581"
     drop = False

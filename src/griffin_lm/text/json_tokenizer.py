@@ -81,7 +81,7 @@ class JsonTokenizer(Tokenizer):
         for token in added:
             if vocabulary.get(token.content) != token.id:
                 raise TokenizerError(
-                    f"{path}: the added token {token.content!r} claims id {token.id}, which is "
+                    f"{path}: the added token {token.content!r:.80} claims id {token.id}, which is "
                     f"not its id in the vocabulary ({vocabulary.get(token.content)}); "
                     "copy or download tokenizer.json again"
                 )

@@ -106,7 +106,7 @@ def _read(data: bytes, where: str) -> SentencePieceFile:
         ) from None
     for token, (piece, kind) in enumerate(zip(file.pieces, file.kinds, strict=True)):
         if kind is Kind.BYTE and piece not in _BYTE_PIECES:
-            raise TokenizerError(f"{where}: damaged: piece {token}, {piece!r}, is no byte")
+            raise TokenizerError(f"{where}: damaged: piece {token}, {piece!r:.40}, is no byte")
     if file.space_as_suffix:
         raise TokenizerError(
             f"{where}: trained with treat_whitespace_as_suffix, which is not supported; "
@@ -122,7 +122,7 @@ def _open(data: bytes, where: str) -> sentencepiece.SentencePieceProcessor:
         processor.encode("a b")  # a broken table of characters shows itself only here
     except Exception as error:
         raise TokenizerError(
-            f"{where}: SentencePiece cannot use this vocabulary ({error}); "
+            f"{where}: SentencePiece cannot use this vocabulary ({str(error)[:200]}); "
             "copy or download tokenizer.model again"
         ) from error
     return processor

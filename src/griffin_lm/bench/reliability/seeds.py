@@ -99,7 +99,7 @@ def settings(folder: Path) -> None:
 
 def sentencepieces(folder: Path) -> None:
     """BPE as Gemma has it, BPE with a prefix, unigrams with a table of characters."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "rules.tsv").write_text("41\t61\n42\t62\nFB01\t66 69\n65 301\tE9\n")
     kinds: dict[str, dict[str, Any]] = {
         "gemma": {"user_defined_symbols": GEMMA[4:]},
