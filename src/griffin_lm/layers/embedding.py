@@ -3,10 +3,12 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import embedding
 
 from ..precision import accumulation
 from ..shapes import JSON, Tokens
+from .linear import multiply
+from .quantized import QuantizedMatrix
 
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -17,6 +19,8 @@ class Embedding(nn.Module):
     With `scaled`, embeddings are multiplied by sqrt(width), rounded either to bfloat16 whatever the
     dtype of the weights (RecurrentGemma: 50.5 for a width of 2560), or to that dtype (Gemma).
     """
+
+    quantizable = True
 
     def __init__(self, vocab: int, width: int, scaled: bool, rounding: str = "bfloat16") -> None:
         super().__init__()
@@ -37,11 +41,16 @@ class Embedding(nn.Module):
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "B T W"]:
         """Looks the tokens up."""
-        return embedding(tokens, self.weight) * self.factor
+        weight: Tensor | QuantizedMatrix = self.weight
+        if isinstance(weight, QuantizedMatrix):
+            return weight.rows(tokens) * self.factor
+        return embedding(tokens, weight) * self.factor
 
 
 class Head(nn.Module):
     """Logits out, by a matrix `weight` (V, W) of its own: x weight^T, softly capped."""
+
+    quantizable = True
 
     def __init__(self, vocab: int, width: int, cap: float) -> None:
         super().__init__()
@@ -55,7 +64,7 @@ class Head(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B W"]) -> Float[Tensor, "*B V"]:
         """(..., W) to (..., V)."""
-        return capped(linear(x, self.weight), self.cap)
+        return capped(multiply(x, self.weight), self.cap)
 
 
 class TiedHead(nn.Module):
@@ -67,7 +76,7 @@ class TiedHead(nn.Module):
         self.cap = cap
 
     @property
-    def weight(self) -> Tensor:
+    def weight(self) -> Tensor | QuantizedMatrix:
         """The embedding's matrix (V, W)."""
         return self._embed[0].weight
 
@@ -76,7 +85,7 @@ class TiedHead(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B W"]) -> Float[Tensor, "*B V"]:
         """(..., W) to (..., V)."""
-        return capped(linear(x, self.weight), self.cap)
+        return capped(multiply(x, self.weight), self.cap)
 
 
 def capped(logits: Tensor, cap: float) -> Tensor:

@@ -10,6 +10,8 @@ from .quantized import QuantizedMatrix
 class Linear(nn.Linear):
     """y = x W^T + b; W (out, in) is a parameter, or a QuantizedMatrix that took its place."""
 
+    quantizable = True
+
     def forward(self, input: Float[Tensor, "*B K"]) -> Float[Tensor, "*B N"]:
         """(..., K) to (..., N)."""
         return multiply(input, self.weight, self.bias)

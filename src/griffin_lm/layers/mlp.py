@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, silu
 
 from ..shapes import JSON
+from .linear import Linear
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -27,9 +28,9 @@ class GatedMLP(nn.Module):
     def __init__(self, width: int, mlp_width: int, kind: str = "geglu", bias: bool = True) -> None:
         super().__init__()
         self.activation = GATES[kind]
-        self.gate = nn.Linear(width, mlp_width, bias=bias)
-        self.up = nn.Linear(width, mlp_width, bias=bias)
-        self.down = nn.Linear(mlp_width, width, bias=bias)
+        self.gate = Linear(width, mlp_width, bias=bias)
+        self.up = Linear(width, mlp_width, bias=bias)
+        self.down = Linear(mlp_width, width, bias=bias)
 
     def initialise(self, fan_in: int, depth: int, random: torch.Generator) -> None:
         """gate, up: variance 1 / fan_in; down: 2 / (depth * mlp_width), so the sum stays level."""

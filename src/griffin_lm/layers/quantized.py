@@ -1,6 +1,6 @@
 """A matrix in 8 or 4 bits that stands where a layer's `weight` stood."""
 
-from typing import Literal, get_args
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -19,8 +19,7 @@ from ..ops.quantized_linear import (
 )
 from ..shapes import Tokens
 
-Kind = Literal["int8", "int4"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS = ("int8", "int4")
 
 
 class QuantizedMatrix(nn.Module):
@@ -30,14 +29,14 @@ class QuantizedMatrix(nn.Module):
     ops/quantized_linear). Whoever asks a weight for its shape, dtype or device may ask this.
     """
 
-    def __init__(self, kind: Kind, shape: tuple[int, int], dtype: torch.dtype) -> None:
+    def __init__(self, kind: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
         super().__init__()
         if kind not in KINDS:
             raise ConfigError(f"quantize={kind!r} is none of: {', '.join(KINDS)}")
         self.kind, self.shape, self.dtype = kind, torch.Size(shape), dtype
 
     @classmethod
-    def of(cls, weight: Float[Tensor, "N K"], kind: Kind) -> "QuantizedMatrix":
+    def of(cls, weight: Float[Tensor, "N K"], kind: str) -> "QuantizedMatrix":
         """A matrix rounded to `kind`; it computes in the weight's dtype."""
         made = cls(kind, (weight.shape[0], weight.shape[1]), weight.dtype)
         with torch.no_grad():
@@ -100,7 +99,7 @@ class QuantizedMatrix(nn.Module):
     def _int4(self) -> Int4Weight:
         return Int4Weight(*(self.get_buffer(name) for name in Int4Weight._fields))
 
-    def _apply(self, fn, recurse: bool = True):  # pyright: ignore  # torch's signature is untyped
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QuantizedMatrix":
         """model.to(dtype) changes what it computes in, never what it stores."""
         probe = fn(torch.empty(0, dtype=self.dtype, device=self.device))
         self.dtype = probe.dtype
@@ -109,19 +108,19 @@ class QuantizedMatrix(nn.Module):
         return self
 
 
-def quantize_weights(model: nn.Module, kind: Kind) -> None:
-    """Rounds every matrix of a linear map, the embedding and the head, one after another.
+def quantize_weights(model: nn.Module, kind: str) -> None:
+    """Rounds the matrices of the linear maps, the embedding and the head, one after another.
 
-    What stays as it is: gates and decays of recurrences, convolutions, norms, biases. Matrices of
-    less than 1024 elements are not worth it.
+    What stays as it is: gates and decays of recurrences, convolutions, norms, biases.
     """
     for module in list(model.modules()):
-        weight = module._parameters.get("weight")  # pyright: ignore[reportPrivateUsage]
-        if weight is not None and worth_it(weight):
-            del module.weight
-            module.weight = QuantizedMatrix.of(weight, kind)
+        if has_matrix(module):
+            weight = module._parameters["weight"]  # pyright: ignore[reportPrivateUsage]
+            if weight is not None:
+                del module.weight
+                module.weight = QuantizedMatrix.of(weight, kind)
 
 
-def worth_it(weight: Tensor) -> bool:
-    """Whether a parameter called `weight` is a matrix that is quantised."""
-    return weight.dim() == 2 and weight.numel() >= 1024
+def has_matrix(module: nn.Module) -> bool:
+    """Whether the module's `weight` is a matrix of its own that may be quantised."""
+    return bool(getattr(module, "quantizable", False)) and "weight" in module._parameters  # pyright: ignore[reportPrivateUsage]

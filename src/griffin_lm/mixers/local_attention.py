@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..layers.linear import Linear
 from ..layers.rope import rotary_angles, rotate
 from ..ops.attention import windowed_attention, write_ring
 from ..shapes import JSON, Hidden
@@ -70,10 +71,10 @@ class LocalAttentionMixer(Mixer):
         super().__init__()
         self.config = config
         inner, shared = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        self.q = nn.Linear(width, inner, bias=False)
-        self.k = nn.Linear(width, shared, bias=False)
-        self.v = nn.Linear(width, shared, bias=False)
-        self.out = nn.Linear(inner, width)
+        self.q = Linear(width, inner, bias=False)
+        self.k = Linear(width, shared, bias=False)
+        self.v = Linear(width, shared, bias=False)
+        self.out = Linear(inner, width)
 
     def initialise(self, depth: int, random: torch.Generator) -> None:
         """Variance 1 / fan-in, and 2 / (depth * fan-in) on the way out."""

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from ..layers.linear import Linear
 from ..ops.causal_conv import causal_conv, last_inputs
 from ..precision import accumulation
 from ..shapes import JSON, Flags, Hidden
@@ -66,11 +67,11 @@ class RecurrentBlock(Mixer):
 
     def __init__(self, width: int, inner: int, taps: int, cell: nn.Module) -> None:
         super().__init__()
-        self.linear_x = nn.Linear(width, inner)
-        self.linear_y = nn.Linear(width, inner)
+        self.linear_x = Linear(width, inner)
+        self.linear_y = Linear(width, inner)
         self.conv = CausalConv(taps, inner)
         self.cell = cell
-        self.linear_out = nn.Linear(inner, width)
+        self.linear_out = Linear(inner, width)
 
     def initialise(self, depth: int, random: torch.Generator) -> None:
         """Variance 1 / fan-in, and 2 / (depth * fan-in) on the way out."""

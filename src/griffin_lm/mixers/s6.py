@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu, softplus
 
+from ..layers.linear import Linear
 from ..layers.wide import KeepsWide
 from ..ops.causal_conv import causal_conv, last_inputs
 from ..ops.selective_scan import selective_scan
@@ -81,13 +82,13 @@ class S6Mixer(KeepsWide, Mixer):
         super().__init__()
         self.config = config
         inner, states = config.width, config.states
-        self.linear_in = nn.Linear(width, 2 * inner, bias=False)
+        self.linear_in = Linear(width, 2 * inner, bias=False)
         self.conv = CausalConv(config.conv_width, inner)
         self.select = nn.Linear(inner, config.rank + 2 * states, bias=False)
         self.step = nn.Linear(config.rank, inner)
         self.A_log = nn.Parameter(torch.empty(inner, states))
         self.D = nn.Parameter(torch.empty(inner))
-        self.linear_out = nn.Linear(inner, width, bias=False)
+        self.linear_out = Linear(inner, width, bias=False)
 
     def initialise(self, depth: int, random: torch.Generator) -> None:
         """As Mamba's code: A_n = -n (S4D-real), D = 1, delta log-uniform; see docs/notation.md."""
