@@ -54,7 +54,7 @@ def test_a_quantised_model_answers_nearly_as_before(kind):
         near, state = model(tokens)
         assert torch.isfinite(near).all()
         error = (near - exact).norm() / exact.norm()
-        assert error < {"int8": 0.03, "int4": 0.3}[kind]
+        assert error < {"int8": 0.08, "int4": 0.5}[kind]
         first, state = model(tokens[:, :11])
         rest, _ = model(tokens[:, 11:], state=state)
     # a cut moves the last bits of fp32, and with them now and then an activation's rounding

@@ -2,8 +2,8 @@
 
 int8   one scale a row:  w[n, k] ~ scale[n] * q[n, k],  |q| <= 127
 int4   one scale for 32 neighbours of a row:  w ~ scale * (nibble - 8);  4.5 bits a weight with the
-       scale in bf16. As llama.cpp's Q4_0 the scale's sign is chosen so that the weight of the
-       largest size is met exactly at -8 (ggml-quants.c, quantize_row_q4_0_ref).
+       scale in bf16. The scale may be negative: the side of the group's extreme gets the step
+       more (as in llama.cpp's Q4_0), and of some scales around it the best one is taken.
 """
 
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from jaxtyping import BFloat16, Float, Float32, Int8, Int32, UInt8
 from torch import Tensor
 
 GROUP = 32  # weights of a row that share a scale
+SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, -1.15, -1.05, -0.95, -0.87)  # of int4 scales that are tried
 PANEL = 16  # rows that lie interleaved, so that one vector holds a column of them
 
 
@@ -50,16 +51,33 @@ def quantize_int4(weight: Float[Tensor, "N K"]) -> Int4Weight:
     wide = torch.zeros(-(-rows // PANEL) * PANEL, -(-columns // GROUP) * GROUP)
     wide[:rows, :columns] = weight
     groups = wide.view(len(wide), -1, GROUP)
-    extreme = groups.gather(2, groups.abs().argmax(2, keepdim=True))
-    scale = (extreme / -8).bfloat16()
-    inverse = torch.where(scale == 0, 0, 1 / scale.float())
-    nibbles = (groups * inverse + 8).round_().clamp_(0, 15).to(torch.uint8)
+    scale = _best_scale(groups)
+    nibbles = (_steps(groups, scale) + 8).to(torch.uint8)
     nibbles = nibbles.view(-1, PANEL, groups.shape[1], 2, 4, 4)  # P, i, g, half, r, j
     packed = nibbles[:, :, :, 0] | (nibbles[:, :, :, 1] << 4)  # P, i, g, r, j
     return Int4Weight(
         packed.permute(0, 2, 3, 1, 4).contiguous(),
         scale.view(-1, PANEL, groups.shape[1]).transpose(1, 2).contiguous(),
     )
+
+
+def _steps(groups: Float32[Tensor, "N G 32"], scale: Float[Tensor, "N G 1"]) -> Tensor:
+    """Whole numbers from -8 to 7."""
+    inverse = torch.where(scale == 0, 0, 1 / scale.float())
+    return (groups * inverse).round_().clamp_(-8, 7)
+
+
+def _best_scale(groups: Float32[Tensor, "N G 32"]) -> BFloat16[Tensor, "N G 1"]:
+    """Of some scales around the one that meets the extreme, that of the least squared error."""
+    extreme = groups.gather(2, groups.abs().argmax(2, keepdim=True))
+    best = (extreme / -8).bfloat16()
+    least = torch.full_like(extreme, torch.inf)
+    for share in SHARES:
+        scale = (extreme / -8 * share).bfloat16()
+        off = (_steps(groups, scale) * scale.float() - groups).square_().sum(2, keepdim=True)
+        better = off < least
+        best, least = torch.where(better, scale, best), torch.where(better, off, least)
+    return best
 
 
 def dequantize_int8(weight: Int8Weight) -> Float32[Tensor, "N K"]:
