@@ -16,6 +16,7 @@ from tests.inference.vocabulary import SENTENCES, vocabulary
 FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
 LONGEST = 60  # lines
+LONGER = {"transformers_bugs.py": 190}  # a page's evidence (tests/test_from_transformers.py)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,6 @@ def test_both_formats_hold_the_same_bits(example) -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_is_short_tested_and_says_how_to_run_it(path: Path) -> None:
     lines = path.read_text().splitlines()
-    assert len(lines) <= LONGEST
+    assert len(lines) <= LONGER.get(path.name, LONGEST)
     assert f"python examples/{path.name}" in path.read_text()
     assert f'"{path.name}"' in Path(__file__).read_text()

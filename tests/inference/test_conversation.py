@@ -21,6 +21,7 @@ from griffin_lm.models.state_file import read_note
 from griffin_lm.text import FLEDGLING, GEMMA, PLAIN, Turn, encode_turns
 from griffin_lm.text.chat import encode_parts
 from tests.inference.vocabulary import vocabulary
+from tests.test_docs import DOCS, blocks
 
 OPTIONS = GenerateOptions(max_new_tokens=5, temperature=3.0, seed=11)
 TEMPLATES = {"fledgling": FLEDGLING, "gemma": GEMMA, "plain": PLAIN}
@@ -523,6 +524,14 @@ def test_whatever_is_done_the_state_is_that_of_the_turns(models, tmp_path, kind,
             talk.load(tmp_path / "s")
         if talk.entries:
             check(talk)
+
+
+def test_the_python_of_the_chat_page_runs(tmp_path: Path) -> None:
+    (code,) = blocks(DOCS / "chat.md", "python")
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == " Bath" and (tmp_path / "talk.state").exists()
 
 
 def test_the_figures_are_those_of_the_model(talk: Conversation) -> None:
