@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ...checkpoints import save_model
 from ...inference.bookmark import Bookmark
-from ...mixers import RGLRU, LocalAttention
+from ...mixers import GRU, LRU, RGLRU, S6, GlobalAttention, LocalAttention
 from ...models import Griffin, ModelConfig, build
 
 CONFIG = ModelConfig(
@@ -30,12 +31,23 @@ TEXT = "the griffin sat on an old wall; il était naïf  and looked at 12 sea bi
 SENTENCES = [TEXT[i:] + TEXT[:i] for i, letter in enumerate(TEXT) if letter == " "]
 GEMMA = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+EVERY = replace(  # a layer of every kind
+    CONFIG,
+    layers=6,
+    pattern=(
+        *CONFIG.pattern,
+        LRU(width=8, states=4),
+        GRU(width=8),
+        S6(width=8, rank=2, states=4),
+        GlobalAttention(heads=2, head_dim=4),
+    ),
+)
 SHARD = 2_000  # bytes
 
 
-def model(dtype: torch.dtype = torch.float32) -> Griffin:
-    """Two layers of either kind, every parameter random."""
-    made = build(CONFIG, seed=5).requires_grad_(False)
+def model(dtype: torch.dtype = torch.float32, config: ModelConfig = CONFIG) -> Griffin:
+    """Every parameter random."""
+    made = build(config, seed=5).requires_grad_(False)
     random = torch.Generator().manual_seed(6)
     for name, parameter in made.named_parameters():
         if not name.endswith("Lambda"):
@@ -44,10 +56,12 @@ def model(dtype: torch.dtype = torch.float32) -> Griffin:
 
 
 def checkpoints(form: str, folder: Path) -> None:
-    """A checkpoint whole, in bfloat16, and in shards."""
+    """A checkpoint whole, in bfloat16, and in shards; ours also with every kind of layer."""
     save_model(model(), folder / "whole", form)
     save_model(model(torch.bfloat16), folder / "bfloat16", form)
     save_model(model(), folder / "shards", form, max_shard_bytes=SHARD)
+    if form == "griffin":
+        save_model(model(config=EVERY), folder / "every", form)
 
 
 def indexed(folder: Path) -> None:
@@ -59,7 +73,7 @@ def indexed(folder: Path) -> None:
 def states(folder: Path) -> None:
     """The state of two rows, and one of a single row with a pending token and a bookmark."""
     tokens = torch.arange(12).view(2, 6)
-    made = model()  # a state knows its model only while that is there
+    made = model(config=EVERY)  # a state knows its model only while that is there
     _, state = made(tokens, logits=None)
     for name, saved in (("rows", state), ("pending", state[:1].with_pending([3]))):
         (folder / name).mkdir(parents=True)
