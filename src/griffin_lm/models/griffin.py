@@ -1,5 +1,6 @@
 """The whole model: embedding, residual blocks, norm, head. One path for prompt, chunk and token."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ from ..errors import ConfigError, InputError, StateError
 from ..layers.embedding import Embedding, Head, TiedHead
 from ..layers.norm import RMSNorm
 from ..mixers import Span
+from ..ops.backend import prefer
 from ..shapes import Counts, Flags, Hidden, Tokens
 from .config import ModelConfig
 from .growth import slots_needed
@@ -52,6 +54,7 @@ class Griffin(nn.Module):
             self.to(dtype)
         self.to_empty(device=device if device is not None else torch.get_default_device())
         self.origin = Origin(self)
+        self.kernels = "auto"  # or a name of ops.backend.NAMES, which then never falls back
 
     @property
     def blocks(self) -> list[ResidualBlock]:
@@ -108,10 +111,11 @@ class Griffin(nn.Module):
         """
         if logits not in ("all", "last", None):
             raise InputError(f'logits must be "all", "last" or None, not {logits!r}')
-        hidden, after, last = self._read(tokens, starts, valid, state, donate, window, logits)
-        if logits is None:
-            return None, after
-        return self.head(last if logits == "last" else hidden), after
+        with self._chosen_kernels():
+            hidden, after, last = self._read(tokens, starts, valid, state, donate, window, logits)
+            if logits is None:
+                return None, after
+            return self.head(last if logits == "last" else hidden), after
 
     def hidden(
         self,
@@ -123,8 +127,13 @@ class Griffin(nn.Module):
         window: Counts | None = None,
     ) -> tuple[Hidden, State]:
         """As `forward`, but the final normalised hidden states (B, T, W) in place of the logits."""
-        hidden, after, _ = self._read(tokens, starts, valid, state, donate, window, "all")
+        with self._chosen_kernels():
+            hidden, after, _ = self._read(tokens, starts, valid, state, donate, window, "all")
         return hidden, after
+
+    def _chosen_kernels(self) -> AbstractContextManager[None]:
+        """`prefer` around a call, if this model names its kernels."""
+        return nullcontext() if self.kernels == "auto" else prefer(self.kernels)
 
     def _read(
         self,
