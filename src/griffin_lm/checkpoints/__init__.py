@@ -1,6 +1,6 @@
 """Weights on disk: names and bytes. It knows models; models never know it."""
 
-from .detection import FORMATS
+from .detection import FORMATS, folders_beside
 from .format import Format
 from .loading import detect, load_model, open_source, read_config, read_parameters
 from .saving import save_model
@@ -11,6 +11,7 @@ __all__ = [
     "Format",
     "Source",
     "detect",
+    "folders_beside",
     "load_model",
     "open_source",
     "read_config",

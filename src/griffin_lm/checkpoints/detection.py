@@ -4,13 +4,15 @@ from pathlib import Path
 
 from ..errors import CheckpointError, CheckpointNotFound, ConfigError
 from ..shapes import JSON
-from .deepmind import DEEPMIND_TORCH
+from .deepmind import DEEPMIND_FLAX, DEEPMIND_TORCH
 from .files import CONFIG, read_json
 from .format import Format, Place
 from .huggingface import DIALECTS, HUGGINGFACE
 from .native import NATIVE
 
-FORMATS: dict[str, Format] = {form.name: form for form in (NATIVE, HUGGINGFACE, DEEPMIND_TORCH)}
+FORMATS: dict[str, Format] = {
+    form.name: form for form in (NATIVE, HUGGINGFACE, DEEPMIND_TORCH, DEEPMIND_FLAX)
+}
 
 
 def look_at(path: Path) -> Place:
@@ -45,6 +47,17 @@ def recognise(place: Place) -> Format:
         f"{place.file} is of the model type {found!r:.60}; known: "
         f"{', '.join(map(repr, DIALECTS))} (Hugging Face) and griffin-lm's own"
     )
+
+
+def folders_beside(path: Path) -> tuple[Path, ...]:
+    """Where the files that go with a checkpoint's weights are looked for, such as the tokenizer.
+
+    The folder, or a file's folder; then, for DeepMind's layouts, whose archives put it there, the
+    folder around it. Raises as `detect`.
+    """
+    place = look_at(path)
+    around = recognise(place).name in ("deepmind-torch", "deepmind-flax")
+    return (place.folder, place.folder.absolute().parent) if around else (place.folder,)
 
 
 def format_named(name: str) -> Format:

@@ -74,8 +74,9 @@ def load_model(
     done, total = 0, source.nbytes
     for row, tensor in _parameters(source, plan, shapes):
         fingerprint.add(row.ours, tensor)  # the file's own values, before any cast
-        _assign(model, row.ours, tensor, device, dtype)
+        _assign(model, row.ours, tensor, device, dtype, source.mapped)
         done += tensor.nbytes
+        del tensor  # before the next is read
         if progress is not None:
             progress(done, total)
     if progress is not None and done < total:  # duplicates and padding were not read
@@ -174,14 +175,27 @@ def _parameters(
         tensor = source.get(name)
         for row in groups[name]:
             yield row, row.take(tensor, shapes[row.ours])
+        del tensor  # before the next is read
 
 
 def _assign(
-    model: nn.Module, name: str, source: Tensor, device: torch.device | str, dtype: torch.dtype
+    model: nn.Module,
+    name: str,
+    source: Tensor,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    mapped: bool,
 ) -> None:
-    """Puts a fresh, contiguous parameter in place of the one on meta: one copy, cast on the way."""
+    """Puts a fresh, contiguous parameter in place of the one on meta: one copy, cast on the way.
+
+    A tensor that is not mapped, and is what the parameter must be, becomes it without a copy.
+    """
     home, _, leaf = name.rpartition(".")
     owner = model.get_submodule(home)
     kept = parameter_dtype(owner, leaf, dtype)
-    tensor = torch.empty(source.shape, dtype=kept, device=device).copy_(source)
+    tensor = source
+    alone = not mapped and source.untyped_storage().nbytes() == source.nbytes
+    as_it_is = source.dtype == kept and source.device == torch.device(device)
+    if not (alone and as_it_is and source.is_contiguous()):
+        tensor = torch.empty(source.shape, dtype=kept, device=device).copy_(source)
     setattr(owner, leaf, nn.Parameter(tensor))

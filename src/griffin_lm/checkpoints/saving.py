@@ -43,7 +43,7 @@ def save_model(
         raise CheckpointError("a model on the device 'meta' has no weights to save")
     dialect = form.dialect_for(model.config)
     files = dialect.describe(model.config, model.embed.weight.dtype, tokenizer)
-    single = form.weights is not None and form.weights(path.stem) == path.name
+    single = form.weights is not None and "." in path.name and form.weights(path.stem) == path.name
     folder, name = (path.parent, path.stem) if single else (path, path.resolve().name)
     vital = (CONFIG,)
     if form.weights is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..checkpoints import load_model
+from ..checkpoints import folders_beside, load_model
 from ..checkpoints.hub import Need, Watch
 from ..errors import BackendUnavailable, ConfigError, InputError
 from ..models import ModelConfig
@@ -59,12 +59,18 @@ def load(
     kind = pick_dtype(dtype, where)
     path = find(source, offline, Need(kind, where), watch)
     if not isinstance(tokenizer, Tokenizer):
-        home = path if path.is_dir() else path.parent
-        tokenizer = load_tokenizer(Path(tokenizer) if tokenizer is not None else home)
+        tokenizer = load_tokenizer(_vocabulary(path) if tokenizer is None else Path(tokenizer))
     # the vocabulary first: a wrong one should not cost the time that weights take
     model = load_model(path, where, kind, config=config, progress=progress)
     tuned = is_instruction_tuned(path, fspath(source).partition("@")[0])
     return LanguageModel(model, tokenizer, tuned, read_stops(path, model.config.vocab))
+
+
+def _vocabulary(path: Path) -> Path:
+    """The folder beside a checkpoint with a tokenizer; the first that should, where none has."""
+    homes = folders_beside(path)
+    files = ("tokenizer.model", "tokenizer.json")
+    return next((home for home in homes if any((home / f).exists() for f in files)), homes[0])
 
 
 def refuse_unbuilt(quantize: str | None, kernels: str) -> None:

@@ -16,11 +16,14 @@ from .. import native
 from ..format import Dialect, Format, Place, Target, Vocabulary
 from ..source import Outgoing, Source
 from .config import check, speaks
-from .names import TORCH, Unwrapped
+from .names import FLAX, TORCH, Unwrapped
+from .orbax import OrbaxFolder, orbax_folders
+from .orbax_writing import write_orbax
 from .shapes import infer
 from .torch_file import TorchFile, write_torch_file
 
 SUFFIX = ".pt"
+ORBAX = "checkpoint"  # what we call the folder that Orbax restores
 
 
 def _dialect(name: str, table: tuple[native.Rename, ...]) -> Dialect:
@@ -89,4 +92,51 @@ DEEPMIND_TORCH = Format(
     _write_torch,
     infer,
     lambda name: f"{name}{SUFFIX}",
+)
+
+
+# ---- Flax
+
+
+def _is_flax(place: Place) -> bool:
+    if place.path.is_file():
+        return False
+    said = _says(place)
+    return said == "deepmind-flax" or (said is None and bool(orbax_folders(place.folder)))
+
+
+def _orbax_folder(place: Place) -> Path:
+    """The folder that Orbax wrote: the path itself, what config.json names, or the only one."""
+    named = (place.config or {}).get("weights")
+    if isinstance(named, str) and re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", named):
+        return place.folder / named
+    found = orbax_folders(place.folder)
+    if not found:
+        raise CheckpointNotFound(f"{place.folder} holds no folder of Orbax; fetch it again")
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{place.folder} holds {len(found)} checkpoints; name the one to load: "
+            + ", ".join(str(path) for path in found[:20])
+        )
+    return found[0]
+
+
+def _open_flax(place: Place, _: ModelConfig | None) -> Source:
+    return Unwrapped(OrbaxFolder(_orbax_folder(place)))
+
+
+def _write_flax(target: Target, tensors: list[Outgoing]) -> None:
+    write_orbax(target.folder / ORBAX, tensors)
+
+
+IN_FLAX = _dialect("deepmind-flax", FLAX)
+DEEPMIND_FLAX = Format(
+    "deepmind-flax",
+    (IN_FLAX,),
+    _is_flax,
+    lambda _: IN_FLAX,
+    _open_flax,
+    _write_flax,
+    infer,
+    lambda _: ORBAX,
 )
