@@ -71,6 +71,8 @@ def read(
 
     if save_state is None:
         _say("nothing will be kept: name a file with --save-state")
+    if held := lm.tokenizer.encoder().holds_back:
+        _say(f"the whole text is held in memory until its end, for {held}")
     line = Line()
     with signals_noted() as noted:
         done = read_text(
@@ -160,10 +162,6 @@ def signals_noted() -> Generator[list[int]]:
 
 
 def _summary(done: "Reading", saved: Path | None) -> None:
-    if done.held_back:
-        _say(
-            f"the whole text was held in memory, as this vocabulary wants: {done.held_back}"
-        )
     if done.forced_cuts:
         _say(
             f"the text had {done.forced_cuts} stretches of a million characters without a place "
