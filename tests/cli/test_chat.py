@@ -83,7 +83,7 @@ def test_bytes_that_are_no_text_do_not_end_it(folder: Path, lm) -> None:
     assert done.stdout.decode() == "".join(f"{reply}\n" for reply in expected)
 
 
-def test_every_command_does_what_it_promises(folder: Path, lm, tmp_path: Path) -> None:
+def test_every_command_does_what_it_promises(run, folder: Path, lm, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("The fog came in again.")
     state, figures = tmp_path / "s.state", tmp_path / "j.json"
     script = f"""Where?
@@ -102,9 +102,9 @@ What?
 /exit
 never said
 """
-    done = piped(folder, script, "--json", figures, "--save-state", tmp_path / "end")
-    out, err = done.stdout.decode(), done.stderr.decode()
-    assert done.returncode == 0, err
+    files = ("--json", figures, "--save-state", tmp_path / "end")
+    code, out, err = run("chat", folder, *FP32, *OPTIONS, *files, stdin=script.encode())
+    assert code == 0, err
     where, who = replies(lm, "Where?", "Who?")
     assert out.startswith(f"{where}\nsaved to {state}: {state.stat().st_size:,} bytes")
     assert f"now on fork-1; back with /switch main\n{who}\ntaken back: user: Who?" in out
@@ -122,10 +122,11 @@ never said
     assert told["tokens"] == int(griffin.State.load(tmp_path / "end", lm).tokens)
 
 
-def test_a_conversation_is_gone_on_with_from_a_file(folder: Path, lm, tmp_path: Path) -> None:
-    piped(folder, "Where?\n", "--save-state", tmp_path / "s")
-    done = piped(folder, "Who?\n", "--state", tmp_path / "s")
-    assert done.stdout.decode() == replies(lm, "Where?", "Who?")[1] + "\n"
+def test_a_conversation_is_gone_on_with_from_a_file(run, folder: Path, lm, tmp_path) -> None:
+    asked = ("chat", folder, *FP32, *OPTIONS)
+    run(*asked, "--save-state", tmp_path / "s", stdin=b"Where?\n")
+    result = run(*asked, "--state", tmp_path / "s", stdin=b"Who?\n")
+    assert result.out == replies(lm, "Where?", "Who?")[1] + "\n"
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,24 @@ def test_what_cannot_be_done_is_explained_and_the_talk_goes_on(run, folder, line
     assert result.code == 1  # so that a script notices
 
 
+@pytest.mark.parametrize("option", ["--save-state", "--json"])
+def test_a_file_that_could_not_be_written_is_refused_before_the_talk(run, folder, option) -> None:
+    result = run("chat", folder, *FP32, option, "/nowhere/at/all", stdin=b"Hi\n")
+    assert result.code == 1 and "/nowhere/at" in result.err and result.out == ""
+
+
+def test_ctrl_c_while_a_turn_is_read_takes_it_back_and_ends_a_script(
+    run, folder, tmp_path: Path, monkeypatch
+) -> None:
+    def interrupted(*_: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("griffin_lm.inference.conversation.read_tokens", interrupted)
+    result = run("chat", folder, *FP32, "--json", tmp_path / "j", stdin=b"Hi\nWho?\n")
+    assert result.code == 130 and "not in the conversation" in result.err
+    assert json.loads((tmp_path / "j").read_text())["turns"] == []
+
+
 def test_it_says_at_once_what_the_model_is(run, folder, lm, tmp_path: Path) -> None:
     assert "instruction-tuned; turns in the template 'gemma'" in run("chat", folder, *FP32).err
     base = LanguageModel(lm.model, lm.tokenizer)
@@ -175,9 +194,9 @@ def test_fledgling_is_the_default_and_answers_from_a_note(run, tmp_path: Path) -
     assert result.out.splitlines()[2:] == ["Bath", "47"]
 
 
-def test_a_system_text_stands_at_the_head_of_the_first_turn(folder: Path, lm) -> None:
-    done = piped(folder, "Where?\n", "--system", "Be brief.")
-    assert done.stdout.decode() == replies(lm, "Be brief.\n\nWhere?")[0] + "\n"
+def test_a_system_text_stands_at_the_head_of_the_first_turn(run, folder: Path, lm) -> None:
+    result = run("chat", folder, *FP32, *OPTIONS, "--system", "Be brief.", stdin=b"Where?\n")
+    assert result.out == replies(lm, "Be brief.\n\nWhere?")[0] + "\n"
 
 
 # ---- at a terminal

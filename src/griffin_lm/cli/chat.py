@@ -70,6 +70,9 @@ def chat(
     Ctrl-C cuts a reply short and keeps it; twice at the prompt leaves.
     """
     use_utf8()
+    for path in (save_state, json):
+        if path is not None and not path.expanduser().absolute().parent.is_dir():
+            raise InputError(f"no folder {path.parent} to write {path.name} into; make it first")
     lm = common.load(
         model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline)
     )
@@ -185,9 +188,13 @@ class Talk:
         if not line.strip():
             return
         if not line.startswith("/") or line.startswith("//"):
-            with Meter("reading:", "tokens") as meter:
-                reply = self.conversation.say(line.removeprefix("/"), meter)
-            self.show(reply)
+            try:
+                with Meter("reading:", "tokens") as meter:
+                    reply = self.conversation.say(line.removeprefix("/"), meter)
+            except KeyboardInterrupt:
+                self.interrupted("your turn was not read to its end: it is not in the conversation")
+            else:
+                self.show(reply)
             return
         word, _, rest = line[1:].partition(" ")
         if word not in self.commands:
@@ -218,11 +225,15 @@ class Talk:
             put(reply.cancel())
         print(flush=True)
         if interrupted:
-            tell("(cut short; it stays in the conversation: /undo takes it back)")
-            if not self.terminal:
-                raise Leave(130)
+            self.interrupted("cut short; it stays in the conversation: /undo takes it back")
         elif reply.finish_reason == "length":
             tell(f"(cut after {reply.tokens:,} tokens: --max-new-tokens)")
+
+    def interrupted(self, words: str) -> None:
+        """Says what Ctrl-C did; a script ends with it."""
+        tell(f"({words})")
+        if not self.terminal:
+            raise Leave(130)
 
     # ---- the commands
 
@@ -276,7 +287,7 @@ class Talk:
             with Meter(f"reading {path.name}:", "kB", 1e3) as meter:
                 count = self.conversation.read(path, meter)
         except KeyboardInterrupt:
-            tell("\n(interrupted: nothing of it was kept)")
+            self.interrupted("nothing of the file was kept")
             return
         print(f"read {path}: {count:,} tokens; ask about it")
 
