@@ -28,6 +28,7 @@ def recipe() -> TrainConfig:
         held_out=HELD_OUT,
         tokens=27_000_000,
         decay_share=0.6,
+        slow_share=0.35,
         passing=0.85,
         prose_weight_after=0.6,
         answer_floor=4,

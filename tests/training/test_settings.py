@@ -9,7 +9,8 @@ import torch
 from griffin_lm.errors import ConfigError
 from griffin_lm.models import build
 from griffin_lm.training.config import TrainConfig, load_recipe, with_settings
-from griffin_lm.training.optim import learning_rate, make_optimizer, slow_channels
+from griffin_lm.training.optim import make_optimizer, slow_channels
+from griffin_lm.training.schedule import learning_rate
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "fledgling.py"
 

@@ -2,65 +2,103 @@
 
 import importlib.util
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from ..errors import ConfigError
 from ..models.config import ModelConfig
 from ..models.griffin import resolve_config
+from .batch import Feed, World
+
+
+@runtime_checkable
+class FeedSettings(Protocol):
+    """A recipe's choice of what is trained on: a frozen dataclass that can open its feed."""
+
+    def open(self, config: "TrainConfig", data: Path, out: Path, world: World) -> Feed:
+        """The feed of one rank, at its beginning.
+
+        data: of `--data`; out: the run's folder, where a tokenizer and caches may be kept. Raises
+        DataError for data that cannot be used.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that decides a run, besides its data folder.
 
-    Length: `tokens` to train on; `seconds` > 0 ends it by the clock if that comes first (the
-    learning rate follows whichever is further on; then the run is not repeatable to the bit).
+    Length: `tokens` to train on, or `steps` where that is given; `seconds` > 0 ends it by the clock
+    if that comes first (the learning rate follows whichever is further on; then the run is not
+    repeatable to the bit).
     """
 
     model: ModelConfig | str = "fledgling"  # or a preset's name
+    feed: FeedSettings | None = None  # what is trained on; its fields are reached by --set too
     seed: int = 0
-    held_out: tuple[str, ...] = ()  # ids of books that are never trained on
-    vocabulary_sample: int = 12_000_000  # characters of training text for the tokenizer
 
-    rows: int = 16  # streams side by side (B)
-    length: int = 256  # tokens per row and step; gradients stop at its borders (T)
+    rows: int = 16  # rows of a micro-batch (B), on each process
+    length: int = 256  # tokens per row (T)
+    accumulate: int = 1  # micro-batches per step
+    segment: int = 0  # gradients stop at every so many tokens of a row, states go on; 0: never
     tokens: int = 40_000_000
+    steps: int = 0
     seconds: float = 0.0
 
+    schedule: str = "wsd"  # "wsd", "cosine" or "linear": see schedule.py
     peak_rate: float = 3e-3
     last_rate: float = 1e-4
     warmup_steps: int = 100
-    decay_share: float = 0.35  # the last share of the run, in which the rate falls linearly
-    decay_from: float = -1.0  # start the decay at this share instead; -1: 1 - decay_share
+    decay_share: float = 0.35  # wsd: the last share of the run, in which the rate falls linearly
+    decay_from: float = -1.0  # wsd: start the decay at this share instead; -1: 1 - decay_share
     beta1: float = 0.9
     beta2: float = 0.98
     weight_decay: float = 0.05
-    clip: float = 1.0
+    clip: float = 1.0  # of the gradient's norm; 0: not clipped
+    # the loss of a step is sum(weight * loss) over the sum of "weights", or over the number of
+    # "batches" for feeds whose weights are shares of the loss already
+    loss_over: str = "weights"
 
-    prose_weight: float = 0.6  # of the loss on everything but answers, while recall is learned
-    prose_weight_after: float = 1.0  # once the longest gap is `solved_gap`
-    solved_gap: int = 32768
-    answer_floor: int = 8  # answers are averaged over at least this many
-
-    memo_fields: int = 3
-    first_gap: int = 128
-    last_gap: int = 32768
-    passing: float = 0.87
-
-    window_dropout: float = 0.6  # share of rows and steps with a short window
-    window_dropout_last: float = 0.1  # to which it falls with the learning rate
-    short_window: int = 16  # the short ones are drawn from 4 up to this
-
-    slow_share: float = 0.35  # of the recurrent channels that hold by default
+    slow_share: float = 0.0  # of the recurrent channels that hold by default
     slow_softplus: float = 0.02  # their softplus(Lambda)
     slow_half_life: tuple[float, float] = (3.5, 5.5)  # powers of ten, in tokens
     slow_input_bias: float = 0.0  # of their input gate
 
     bf16: bool = True  # matrix products under autocast; weights and recurrence stay fp32
     compile: bool = True  # torch.compile of each block
+    checkpoint_blocks: bool = False  # keep only each block's input, compute the rest twice
+    loss_chunk: int = 0  # tokens whose logits are in memory at once; 0: chosen by the vocabulary
     save_every: float = 120.0  # seconds
+    save_steps: int = 0  # also every so many steps; 0: not
+    keep: int = 2  # checkpoints
     log_every: int = 50  # steps
+    rate_seconds: float = 1.0  # spent on measuring the matrix rate at the start; 0: not measured
+
+    held_out: tuple[str, ...] = ()  # ids of books that are never trained on
+    vocabulary_sample: int = 12_000_000  # characters of training text for the tokenizer
+    prose_weight: float = 0.6  # of the loss on everything but answers, while recall is learned
+    prose_weight_after: float = 1.0  # once the longest gap is `solved_gap`
+    solved_gap: int = 32768
+    answer_floor: int = 8  # answers are averaged over at least this many
+    memo_fields: int = 3
+    first_gap: int = 128
+    last_gap: int = 32768
+    passing: float = 0.87
+    window_dropout: float = 0.6  # share of rows and steps with a short window
+    window_dropout_last: float = 0.1  # to which it falls with the learning rate
+    short_window: int = 16  # the short ones are drawn from 4 up to this
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "length", "accumulate", "keep", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        for name, known in (
+            ("schedule", ("wsd", "cosine", "linear")),
+            ("loss_over", ("weights", "batches")),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be {' or '.join(known)}, not {getattr(self, name)}")
 
     def model_config(self) -> ModelConfig:
         """The model's configuration, a preset's name resolved."""
@@ -68,14 +106,30 @@ class TrainConfig:
 
 
 def with_settings(config: TrainConfig, settings: Iterable[str]) -> TrainConfig:
-    """The config after `key=value` settings; an unknown key lists the known ones."""
-    known = {field.name: field for field in fields(config)}
+    """The config after `key=value` settings, of its own fields or of its feed's.
+
+    An unknown key lists the known ones. A name that both have is the config's; `feed.key` is
+    always the feed's.
+    """
     for setting in settings:
         key, equals, text = setting.partition("=")
-        if not equals or key not in known:
-            raise ConfigError(f"--set {setting!r}: wanted key=value, key one of {', '.join(known)}")
-        config = replace(config, **{key: _parsed(text, getattr(config, key), setting)})
+        own = [field.name for field in fields(config) if field.name != "feed"]
+        feed: Any = config.feed
+        its = [field.name for field in fields(feed)] if is_dataclass(feed) else []
+        if not equals or not (key in own or key.removeprefix("feed.") in its):
+            known = ", ".join([*own, *(name for name in its if name not in own)])
+            raise ConfigError(f"--set {setting!r}: wanted key=value, key one of {known}")
+        if key in own:
+            config = replace(config, **{key: _parsed(text, getattr(config, key), setting)})
+        else:
+            key = key.removeprefix("feed.")
+            changed: Any = {key: _parsed(text, getattr(feed, key), setting)}
+            config = replace(config, feed=type(feed)(**_values(feed) | changed))
     return config
+
+
+def _values(settings: Any) -> dict[str, Any]:
+    return {field.name: getattr(settings, field.name) for field in fields(settings)}
 
 
 def _parsed(text: str, before: object, setting: str) -> object:

@@ -22,7 +22,8 @@ from .config import TrainConfig
 from .corpus import token_cache
 from .curriculum import Curriculum
 from .memo import NO_ANSWER, NOTHING, VALUE, MemoTokens
-from .optim import decay_progress, learning_rate, make_optimizer, slow_channels
+from .optim import make_optimizer, slow_channels
+from .schedule import decay_progress, learning_rate
 from .streams import Batch, Streams
 from .vocabulary import train_vocabulary
 

@@ -1,4 +1,4 @@
-"""The optimiser's groups, the learning rate over a run, and channels that hold from the start."""
+"""The optimiser's groups, and channels that hold from the start."""
 
 import math
 
@@ -35,24 +35,6 @@ _UNDECAYED = (".b", ".bias", "conv.w", ".A_log", ".B_re", ".B_im")
 
 def _is_matrix(name: str, parameter: torch.Tensor) -> bool:
     return parameter.dim() >= 2 and not name.endswith(_UNDECAYED)
-
-
-def decay_start(config: TrainConfig) -> float:
-    """The share of the run at which the learning rate begins to fall."""
-    return config.decay_from if config.decay_from >= 0 else 1 - config.decay_share
-
-
-def decay_progress(config: TrainConfig, share: float) -> float:
-    """0 until the decay begins, 1 at the end; `share` of the run is done."""
-    begin = decay_start(config)
-    return min(1.0, max(0.0, (share - begin) / max(1e-9, 1 - begin)))
-
-
-def learning_rate(config: TrainConfig, step: int, share: float) -> float:
-    """Linear warm-up, hold, linear decay to `last_rate`."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    down = decay_progress(config, share)
-    return warm * (config.peak_rate + (config.last_rate - config.peak_rate) * down)
 
 
 @torch.no_grad()

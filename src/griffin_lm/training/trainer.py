@@ -1,0 +1,311 @@
+"""The training loop: any feed, any model that obeys the model call."""
+
+import math
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import TrainingError
+from ..models.state import State
+from . import checkpoint
+from .batch import Batch, Feed, Located, World
+from .blocks import prepare_blocks
+from .config import TrainConfig
+from .loss import token_losses
+from .metrics import Metrics, StepFigures
+from .optim import make_optimizer
+from .randomness import random_states, restore_random_states
+from .schedule import learning_rate
+
+
+class _Seen(NamedTuple):
+    """A micro-batch after its backward pass: each token's loss and hit, on the CPU or a device."""
+
+    batch: Batch
+    each: Tensor
+    right: Tensor
+    loss: float
+
+
+class Trainer:
+    """Drives one model over one feed.
+
+    model: obeys the model call (Griffin, or a wrapper with its attributes). The loss of a step is
+    sum(weight * loss) over sum(weight) of all its micro-batches, never a mean of means.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        feed: Feed,
+        config: TrainConfig,
+        out: Path,
+        world: World = World(),  # noqa: B008  (immutable)
+    ) -> None:
+        self.model: Any = model.to(world.device)
+        self.feed, self.config, self.out, self.world = feed, config, out, world
+        self.optimizer = make_optimizer(model, config)
+        self.state: State | None = None  # carried from batch to batch
+        self.steps, self.tokens, self.seconds = 0, 0, 0.0
+        self.split = 1  # parts that a micro-batch is cut into, more where memory does not suffice
+        prepare_blocks(model, config)
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done, 0 to 1: by steps or tokens, or by the clock if further."""
+        config = self.config
+        done = self.steps / config.steps if config.steps else self.tokens / config.tokens
+        return max(done, self.seconds / config.seconds if config.seconds > 0 else 0.0)
+
+    # ---- one step
+
+    def step(self) -> StepFigures:
+        """One optimiser step. Raises TrainingError, before any update, where it must not go on."""
+        config, began = self.config, time.perf_counter()
+        share = self.share
+        batches = [self.feed.take(share).to(self.world.device) for _ in range(config.accumulate)]
+        counted = [self._total(float(batch.weight.sum())) for batch in batches]
+        over = sum(counted) if config.loss_over == "weights" else len(batches) * self.world.size
+        seen, state = self._gradients(batches, over)
+        loss = self._total(sum(one.loss for one in seen))
+        norm = self._norm() if math.isfinite(loss) else math.nan
+        self._refuse_broken(seen, loss, norm)
+        rate = learning_rate(config, self.steps, share)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.state = state
+        self.steps += 1
+        tokens = int(self._total(float(sum(int(batch.valid.sum()) for batch in batches))))
+        self.tokens += tokens
+        for one in seen:
+            if line := self.feed.observe(one.batch, one.each, one.right):
+                self._say(f"step {self.steps}: {line}")
+        took = time.perf_counter() - began
+        self.seconds += took
+        return StepFigures(self.steps, self.tokens, self.seconds, loss, norm, rate, tokens, took)
+
+    def _gradients(self, batches: list[Batch], over: float) -> tuple[list[_Seen], State | None]:
+        """Gradients of all micro-batches; where memory does not suffice, again in smaller parts."""
+        while True:
+            try:
+                state, seen = self.state, []
+                for batch in batches:
+                    one, state = self._backward(batch, state if batch.carries else None, over)
+                    seen.append(one)
+                return seen, state
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                reason = str(error).splitlines()[0]
+            # outside of the handler: until here its traceback held the tensors that filled memory
+            self._halve(max(batch.tokens.shape[0] for batch in batches), reason)
+
+    def _halve(self, rows: int, reason: str) -> None:
+        """Cuts micro-batches into twice as many parts; the global batch stays."""
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = -(-rows // self.split)
+        if self.world.size > 1:
+            raise TrainingError(
+                f"rank {self.world.rank} ran out of memory at step {self.steps} ({reason}); start "
+                f"again with --set rows={max(1, rows // 2)} accumulate={2 * self.config.accumulate}"
+            )
+        if parts == 1:
+            raise TrainingError(
+                f"out of memory at step {self.steps} with one row at a time ({reason}); use "
+                "--set checkpoint_blocks=true, a shorter --set length or segment, or a smaller "
+                "model"
+            )
+        self.split *= 2
+        if self.world.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._say(
+            f"step {self.steps}: out of memory ({reason}); micro-batches of {-(-parts // 2)} rows "
+            f"instead of {parts} from here on, the same {rows} rows counting together"
+        )
+
+    def _backward(
+        self, batch: Batch, state: State | None, over: float
+    ) -> tuple[_Seen, State | None]:
+        """Adds a micro-batch's gradients; each token's loss, and the state after it if carried."""
+        config, (rows, length) = self.config, batch.tokens.shape
+        part, span = -(-rows // self.split), config.segment or length
+        each, right, total = [], [], 0.0
+        states: list[State] = []
+        for begin in range(0, rows, part):
+            some = slice(begin, min(begin + part, rows))
+            here = state if state is None or part >= rows else state[some]
+            row_each, row_right = [], []
+            for at in range(0, length, span):
+                cut = batch.part(some, slice(at, min(at + span, length)))
+                with torch.autocast(
+                    self.world.device.type, torch.bfloat16, enabled=self.config.bf16
+                ):
+                    hidden, here = self.model.hidden(
+                        cut.tokens,
+                        starts=cut.starts,
+                        valid=None if bool(cut.valid.all()) else cut.valid,
+                        state=here,
+                        window=cut.window,
+                    )
+                    found = token_losses(
+                        self.model.head,
+                        hidden,
+                        cut.targets,
+                        cut.weight,
+                        config.loss_chunk,
+                        config.compile,
+                    )
+                loss = found.total / over
+                loss.backward()
+                total += float(loss.detach())
+                here = here.detach()
+                row_each.append(found.each)
+                row_right.append(found.right)
+            each.append(torch.cat(row_each, 1))
+            right.append(torch.cat(row_right, 1))
+            if batch.carries and here is not None:
+                states.append(here)
+        after = (states[0] if len(states) == 1 else State.concat(states)) if states else None
+        return _Seen(batch, torch.cat(each), torch.cat(right), total), after
+
+    def _norm(self) -> float:
+        """The gradient's norm before clipping; clips it."""
+        limit = self.config.clip if self.config.clip > 0 else math.inf
+        return float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+
+    def _refuse_broken(self, seen: list[_Seen], loss: float, norm: float) -> None:
+        """Raises, all gradients dropped, if the loss or the gradient's norm is not finite."""
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        bad = next((i for i, one in enumerate(seen) if not math.isfinite(one.loss)), None)
+        what = (
+            f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+        )
+        first = self.steps * self.config.accumulate
+        which = f"batch {first + bad}" if bad is not None else f"batches from {first}"
+        where = f" ({self.feed.where()})" if isinstance(self.feed, Located) else ""
+        raise TrainingError(
+            f"{what} at step {self.steps}, {which} of rank {self.world.rank}{where}; weights are "
+            "not updated. Look at that data, or resume with a smaller --set peak_rate"
+        )
+
+    # ---- the whole run
+
+    def run(self, resume: bool) -> int:
+        """Trains to the end of the budget; saves on the way and at the end.
+
+        resume: go on from the folder's newest checkpoint, if there is one; without it a folder with
+        one is refused. Returns 0, or 128 + the number of the signal that ended it (SIGTERM 143,
+        Ctrl-C 130): the step is finished and saved first.
+        """
+        self._open(resume)
+        metrics = Metrics(self.config, self.model, self.out, self.world, self.steps)
+        saved, signals = time.monotonic(), _Signals()
+        with signals, metrics:
+            while self.share < 1 and not signals.seen:
+                metrics.add(self.step(), self.share, self.feed)
+                by_step = self.config.save_steps and self.steps % self.config.save_steps == 0
+                if by_step or time.monotonic() - saved > self.config.save_every:
+                    self._save()
+                    saved = time.monotonic()
+            self._save()
+        if signals.seen:
+            print(
+                f"\nsaved at step {self.steps}; go on with --resume auto",
+                file=sys.stderr,
+                flush=True,
+            )
+            return 128 + signals.seen
+        return 0
+
+    def _open(self, resume: bool) -> None:
+        content = checkpoint.load(self.out)
+        if content is None:
+            return
+        if not resume:
+            raise TrainingError(
+                f"{self.out} holds a run; go on with --resume auto or choose another"
+            )
+        self.restore(content)
+        self._say(f"going on from step {self.steps}")
+
+    def _save(self) -> None:
+        checkpoint.save(self.out, self.to_dict())
+
+    def _total(self, value: float) -> float:
+        """The sum over all processes."""
+        return value
+
+    def _say(self, line: str) -> None:
+        if self.world.rank == 0:
+            print(line, flush=True)
+
+    # ---- checkpoints
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that going on to the bit needs."""
+        return {
+            "model": self.model.state_dict(),
+            "config": self.model.config.to_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "state": None if self.state is None else checkpoint.state_to_list(self.state),
+            "feed": self.feed.to_dict(),
+            "random": random_states(self.world.device),
+            "progress": {
+                "steps": self.steps,
+                "tokens": self.tokens,
+                "seconds": self.seconds,
+                "split": self.split,
+            },
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """The inverse of to_dict. Raises TrainingError for a run of another model."""
+        if saved["config"] != self.model.config.to_dict():
+            raise TrainingError(f"the run in {self.out} is of another model; choose another --out")
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        state = saved["state"]
+        self.state = None if state is None else checkpoint.state_from_list(self.model, state)
+        self.feed.restore(saved["feed"])
+        progress = saved["progress"]
+        self.steps, self.tokens = progress["steps"], progress["tokens"]
+        self.seconds, self.split = progress["seconds"], progress["split"]
+        restore_random_states(saved["random"], self.world.device)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    on_cpu = "can't allocate memory" in str(error)  # the CPU's allocator has no class of its own
+    return isinstance(error, torch.OutOfMemoryError) or on_cpu
+
+
+class _Signals:
+    """While entered, SIGTERM and the first Ctrl-C are noted in `seen`, not acted upon."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.seen = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends it at once
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
