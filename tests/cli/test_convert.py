@@ -142,7 +142,7 @@ def test_unknown_formats_and_quantising_are_refused(run, source: Path, tmp_path:
     result = run(
         "convert", source, tmp_path / "b", "--format", "griffin", "--quantize", "int8"
     )  # fmt: skip
-    assert result.code == 1 and "later version" in result.err
+    assert result.code == 1 and "not written yet" in result.err
     assert run("convert", source, tmp_path / "b").code == 2
     assert not (tmp_path / "b").exists()
 

@@ -9,6 +9,7 @@ import torch
 import griffin_lm as griffin
 from griffin_lm.errors import (
     BackendUnavailable,
+    CheckpointError,
     CheckpointNotFound,
     ConfigError,
     InputError,
@@ -16,6 +17,7 @@ from griffin_lm.errors import (
 )
 from griffin_lm.inference import LanguageModel, loading
 from griffin_lm.models import State
+from griffin_lm.ops import native
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +99,7 @@ def test_a_source_that_is_not_here_is_answered_with_the_way_on(source, error, wo
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"quantize": "int8"}, ConfigError, "later version"),
-        ({"kernels": "native"}, BackendUnavailable, "compiled"),
+        ({"quantize": "int3"}, ConfigError, "int8, int4"),
         ({"kernels": "triton"}, BackendUnavailable, "Triton"),
         ({"kernels": "fast"}, ConfigError, "reference"),
         ({"device": "cuda:99"}, InputError, "griffin doctor"),
@@ -113,3 +114,30 @@ def test_an_option_that_cannot_be_met_is_refused(folder: Path, options, error, w
 
 def test_naming_the_reference_kernels_is_fine(folder: Path) -> None:
     assert griffin.load(folder, kernels="reference").generate("x", max_new_tokens=1).tokens
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_quantised_weights_generate_and_are_told_apart_from_saved_ones(folder, tmp_path, kind):
+    lm = griffin.load(folder, quantize=kind, device="cpu")
+    plain = griffin.load(folder, device="cpu")
+    assert lm.generate("x", max_new_tokens=4).tokens
+    assert lm.model.embed.weight.nbytes < plain.model.embed.weight.nbytes
+    # a state belongs to the source weights, whatever they were rounded to
+    assert lm.model.origin.model() == plain.model.origin.model()
+    with pytest.raises(CheckpointError, match="quantise it at every load"):
+        griffin.save(lm, tmp_path / "out")
+
+
+@pytest.mark.skipif(native.UNBUILT is not None, reason=str(native.UNBUILT))
+def test_named_kernels_serve_or_say_why_not(folder):
+    lm = griffin.load(folder, kernels="native", dtype="bfloat16", device="cpu")
+    assert lm.generate("x", max_new_tokens=4).tokens
+    wide = griffin.load(folder, kernels="native", dtype="float32", device="cpu")
+    with pytest.raises(BackendUnavailable, match="multiplies bfloat16"):
+        wide.generate("x", max_new_tokens=1)
+
+
+def test_without_the_compiled_library_native_kernels_are_refused(folder, monkeypatch):
+    monkeypatch.setitem(loading.BACKENDS, "native", "not built")
+    with pytest.raises(BackendUnavailable, match="not built"):
+        griffin.load(folder, kernels="native")

@@ -95,8 +95,8 @@ def test_four_bits_lose_less_than_rounding_to_the_scale_of_the_extreme():
     scale = groups.gather(2, groups.abs().argmax(2, keepdim=True)) / -8
     plain = ((groups / scale).round().clamp(-8, 7) * scale - groups).square().mean()
     ours = (dequantize_int4(quantize_int4(w), 64, 96) - w).square().mean()
-    assert ours < 0.9 * plain
-    assert ours.sqrt() < 0.1  # of weights with a standard deviation of 1
+    assert ours < 0.95 * plain
+    assert ours.sqrt() < 0.12  # of weights with a standard deviation of 1
 
 
 def test_rows_and_groups_of_zeros_stay_zeros():

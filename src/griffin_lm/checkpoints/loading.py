@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointCorrupt, CheckpointMismatch
+from ..layers.quantized import quantize_weights
 from ..layers.wide import parameter_dtype
 from ..models import Fingerprint, Griffin, ModelConfig, resolve_config
 from .detection import look_at, recognise
@@ -58,13 +59,14 @@ def load_model(
     dtype: torch.dtype | None = None,
     config: Settings | None = None,
     progress: Progress | None = None,
+    quantize: str | None = None,
 ) -> Griffin:
     """The model in a checkpoint, a folder or a file, whatever its format, tensor by tensor.
 
     dtype: of the weights once loaded; None: that of the embedding in the file. config: instead of
     the file's (a ModelConfig or a preset's name), or a dict of settings to overrule. progress:
-    called with (bytes done, bytes in all) after every parameter. Memory: the result, and one
-    tensor.
+    called with (bytes done, bytes in all) after every parameter. quantize: "int8" or "int4" rounds
+    the matrices as they come (layers/quantized.py). Memory: the result, and one tensor.
 
     Raises CheckpointError subclasses naming file and tensor, ConfigError for unknown settings.
     """
@@ -75,6 +77,8 @@ def load_model(
     for row, tensor in _parameters(source, plan, shapes):
         fingerprint.add(row.ours, tensor)  # the file's own values, before any cast
         _assign(model, row.ours, tensor, device, dtype, source.mapped)
+        if quantize is not None:
+            quantize_weights(model.get_submodule(row.ours.rpartition(".")[0]), quantize)
         done += tensor.nbytes
         del tensor  # before the next is read
         if progress is not None:

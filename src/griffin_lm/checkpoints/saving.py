@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..layers.quantized import QuantizedMatrix
 from ..models import Griffin
 from ..shapes import JSON
 from .card import model_card
@@ -38,6 +39,11 @@ def save_model(
     ConfigError for an unknown format.
     """
     form, path = format_named(format), Path(path)
+    if any(isinstance(module, QuantizedMatrix) for module in model.modules()):
+        raise CheckpointError(
+            "a quantised model is not saved: its weights were rounded as they were loaded; save "
+            "the model that was loaded without quantize=, and quantise it at every load"
+        )
     parameters = dict(model.named_parameters())
     if any(parameter.is_meta for parameter in parameters.values()):
         raise CheckpointError("a model on the device 'meta' has no weights to save")

@@ -29,9 +29,9 @@ Model = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
 DType = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
 Quantize = Annotated[
-    str | None, typer.Option(metavar="KIND", help="int8 or int4: from a later version on")
+    str | None, typer.Option(metavar="KIND", help="int8 or int4: matrices are rounded")
 ]
-Kernels = Annotated[str, typer.Option(help="auto or reference; a named one never falls back")]
+Kernels = Annotated[str, typer.Option(help="auto, native or reference; a name never falls back")]
 Config = Annotated[
     str | None,
     typer.Option(

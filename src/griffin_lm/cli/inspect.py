@@ -62,7 +62,7 @@ def show(figures: dict[str, Any]) -> None:
     free, total = size(at_hand["free"]), size(at_hand["total"])
     console.print(f"here: {free} free of {total} on {at_hand['device']}; {fits(figures)}")
     estimates = (f"{kind} {size(b)}" for kind, b in figures["weights_if_quantised"].items())
-    console.print(f"quantised weights, with a later version: {', '.join(estimates)}")
+    console.print(f"quantised weights (--quantize): {', '.join(estimates)}")
     if "files" in figures:
         _show_files(console, figures)
 

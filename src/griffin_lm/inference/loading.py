@@ -10,7 +10,9 @@ import torch
 from ..checkpoints import folders_beside, load_model
 from ..checkpoints.hub import Need, Watch
 from ..errors import BackendUnavailable, ConfigError, InputError
+from ..layers.quantized import KINDS
 from ..models import ModelConfig
+from ..ops import native
 from ..text import Tokenizer, load_tokenizer
 from .instruction import is_instruction_tuned, read_stops
 from .language_model import LanguageModel
@@ -20,7 +22,7 @@ from .resolution import find as find
 # kernels -> why they can't serve, None where they can
 BACKENDS: dict[str, str | None] = {
     "reference": None,
-    "native": "this version has no compiled kernels",
+    "native": native.UNBUILT,
     "triton": "this version has no Triton kernels",
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -44,8 +46,8 @@ def load(
                alias such as "recurrentgemma-2b-it", or a hub id, "@revision" allowed; in this order
     device     "auto": cuda, mps or cpu, the first there is
     dtype      "auto": bfloat16 where the device computes in it, else float32
-    quantize   None; quantised weights come with a later version
-    kernels    "auto" or "reference"; a kernel named explicitly never falls back
+    quantize   None, "int8" or "int4": matrices are rounded as they are loaded
+    kernels    "auto", "native" (compiled, on a CPU) or "reference"; a name never falls back
     config     for a format that carries none: a preset's name, a ModelConfig, or a dict
     tokenizer  another file or folder than the checkpoint's own
     progress   called with (bytes loaded, bytes in all)
@@ -54,14 +56,15 @@ def load(
 
     Raises a `GriffinError` that says what was wrong and what to do next.
     """
-    refuse_unbuilt(quantize, kernels)
+    check_choices(quantize, kernels)
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
-    path = find(source, offline, Need(kind, where), watch)
+    path = find(source, offline, Need(kind, where, quantize), watch)
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = load_tokenizer(_vocabulary(path) if tokenizer is None else Path(tokenizer))
     # the vocabulary first: a wrong one should not cost the time that weights take
-    model = load_model(path, where, kind, config=config, progress=progress)
+    model = load_model(path, where, kind, config=config, progress=progress, quantize=quantize)
+    model.kernels = kernels
     tuned = is_instruction_tuned(path, fspath(source).partition("@")[0])
     return LanguageModel(model, tokenizer, tuned, read_stops(path, model.config.vocab))
 
@@ -73,13 +76,10 @@ def _vocabulary(path: Path) -> Path:
     return next((home for home in homes if any((home / f).exists() for f in files)), homes[0])
 
 
-def refuse_unbuilt(quantize: str | None, kernels: str) -> None:
-    """Raises where something is asked for that this version does not have."""
-    if quantize is not None:
-        raise ConfigError(
-            f"quantize={quantize!r}: quantised weights come with a later version; leave it out, "
-            "or use dtype='bfloat16' for half the memory of float32"
-        )
+def check_choices(quantize: str | None, kernels: str) -> None:
+    """Raises for a name that is none, and for kernels that can't serve here."""
+    if quantize is not None and quantize not in KINDS:
+        raise ConfigError(f"quantize={quantize!r} is none of: {', '.join(KINDS)}")
     if kernels != "auto" and kernels not in BACKENDS:
         raise ConfigError(f"kernels={kernels!r} is none of: auto, {', '.join(BACKENDS)}")
     reason = BACKENDS.get(kernels)

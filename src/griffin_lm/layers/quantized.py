@@ -116,7 +116,7 @@ def quantize_weights(model: nn.Module, kind: str) -> None:
     for module in list(model.modules()):
         if has_matrix(module):
             weight = module._parameters["weight"]  # pyright: ignore[reportPrivateUsage]
-            if weight is not None:
+            if weight is not None and not weight.is_meta:
                 del module.weight
                 module.weight = QuantizedMatrix.of(weight, kind)
 

@@ -17,10 +17,11 @@ ANYWAY = "GRIFFIN_SKIP_MEMORY_CHECK"  # set to 1: download what this machine can
 
 @dataclass(frozen=True)
 class Need:
-    """How a model is to be loaded: the dtype of its weights, and where."""
+    """How a model is to be loaded: the dtype of its weights, where, and rounded to what."""
 
     dtype: torch.dtype
     device: torch.device
+    quantize: str | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Preflight:
     cache, disk           where they go, and what is free there
     dtype, device         how the model will be loaded; None where it will not be (convert, inspect)
     weights, state, peak  of the loaded model: weights, one sequence's state, the most it takes
-    quantised             {"int8": .., "int4": ..}: its weights, once they can be quantised
+    quantised             {"int8": .., "int4": ..}: its weights if they are quantised
     memory, memory_total  of the device: free now, and in all
     """
 
@@ -96,10 +97,7 @@ class Preflight:
             if bytes_ + self.state <= self.memory
         ]
         if kinds:
-            found.append(
-                f"quantised weights would fit as {' or '.join(kinds)}, but --quantize comes with a "
-                "later version of griffin-lm"
-            )
+            found.append(f"--quantize fits with {' or '.join(kinds)}")
         return "; ".join(found) or "not even 4-bit weights would fit here: take a smaller model"
 
     def check(self) -> None:
@@ -165,12 +163,16 @@ def plan(
             figures |= {"weights": weights, "peak": weights}
         else:
             needs = memory(config, need.dtype)
+            quantised = {kind: quantised_bytes(config, kind) for kind in QUANTISED}
+            saved = needs.weights - quantised.get(need.quantize or "", needs.weights)
             figures |= {
-                "weights": needs.weights,
+                "weights": needs.weights - saved,
                 "state": needs.state_per_sequence,
-                "peak": needs.peak,
-                "quantised": {kind: quantised_bytes(config, kind) for kind in QUANTISED},
+                "peak": needs.peak - saved,
+                "quantised": quantised,
             }
+            if need.quantize is not None:
+                figures["dtype"] = need.quantize
     return Preflight(
         name, commit, chosen, total, here, total - here, cache, disk_at_hand(cache), **figures
     )

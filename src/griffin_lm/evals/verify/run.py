@@ -61,7 +61,9 @@ def verify(
     with random_checkpoint(name) if random else nullcontext(find(source, offline)) as where:
         if random:
             config, tokenizer = None, tokenizer or BUNDLED[STAND_IN]
-        began = time.perf_counter()
+        if quantize is not None:
+            raise ConfigError("verify looks at the weights as they are; leave --quantize out")
+        began, busy = time.perf_counter(), time.process_time()
         form, settled = detect(where), read_config(where, config)
         files = inventory.files_of(where, lambda done, total: progress("hashing", done, total))
         place = pick_device(device)
@@ -72,7 +74,6 @@ def verify(
             where,
             device=str(place),
             dtype=pick_dtype(kind, place),
-            quantize=quantize,
             kernels=kernels,
             config=config,
             tokenizer=tokenizer,
@@ -89,7 +90,11 @@ def verify(
                 lines.append(Line(f"{title}: stopped", "FAIL", "", note=reason[:400]))
             report.sections.append(Section(title, lines, time.perf_counter() - started))
         shown = str(kind).removeprefix("torch.")
-        report.facts = facts(subject, f"{shown} ({why})", place, time.perf_counter() - began)
+        report.facts = facts(subject, f"{shown} ({why})", place)
+        report.facts["time"] = (
+            f"{time.perf_counter() - began:.0f} s, "
+            f"{time.process_time() - busy:.0f} s of it on a processor (threads added up)"
+        )
         return report
 
 
@@ -145,7 +150,7 @@ def arithmetic(
     return (torch.float32, words) if needed <= at_hand else (stored, f"as in the files: {words}")
 
 
-def facts(subject: Subject, computed: str, device: torch.device, seconds: float) -> dict[str, str]:
+def facts(subject: Subject, computed: str, device: torch.device) -> dict[str, str]:
     """Versions, machine, and what was run."""
     machine = measured.machine()
     found = {
@@ -170,7 +175,7 @@ def facts(subject: Subject, computed: str, device: torch.device, seconds: float)
     found["limit of logits"] = (
         f"{subject.limit:.1e}: 5 x {subject.noise:.1e}, which one more rounding a block changes"
     )
-    return found | {"time": f"{seconds:.0f} s"}
+    return found
 
 
 @contextmanager
