@@ -166,7 +166,7 @@ def test_what_we_cannot_compute_is_refused_by_name(name: str, value: Any, tmp_pa
     assert ours.get(name, name) in message
 
 
-@pytest.mark.parametrize("kind", ["llama", 5, None, {"a": 1}])
+@pytest.mark.parametrize("kind", ["gpt2", 5, None, {"a": 1}])
 def test_another_model_type_lists_the_known_ones(kind: Any, tmp_path: Path) -> None:
     with pytest.raises(GriffinError, match="recurrent_gemma"):
         config_of(tmp_path, {"model_type": kind})

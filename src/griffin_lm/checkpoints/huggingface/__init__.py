@@ -12,9 +12,13 @@ from ..format import Dialect, Format, Place, Target
 from ..source import Outgoing, Source
 from ..tensors import Weights
 from ..writing import write_weights
+from .gemma import GEMMA
+from .llama import LLAMA
+from .mamba import MAMBA
 from .recurrent_gemma import RECURRENT_GEMMA
 
-DIALECTS: dict[str, Dialect] = {row.model_type: row for row in (RECURRENT_GEMMA,)}
+_ROWS = (RECURRENT_GEMMA, GEMMA, LLAMA, MAMBA)
+DIALECTS: dict[str, Dialect] = {row.model_type: row for row in _ROWS}
 
 
 def matches(place: Place) -> bool:

@@ -10,17 +10,25 @@ from pathlib import Path
 
 import torch
 
-from ...errors import CheckpointCorrupt, CheckpointError, ConfigError
+from ...errors import CheckpointCorrupt
 from ...mixers import RGLRU, LocalAttention, MixerConfig
 from ...models import ModelConfig
 from ...shapes import JSON
 from ..files import CONFIG
 from ..format import Dialect, Vocabulary
 from ..names import Rename
-from .settings import Settings, cannot, refuse_unsaid, special_ids, the_only
+from .rope import read_rope
+from .settings import Settings, building, cannot, refuse_unsaid, special_ids, the_only
 
 _UNCAPPED = 1e30  # transformers divides by the cap; this one leaves any logit as it is
 _KINDS: dict[type[MixerConfig], str] = {RGLRU: "recurrent", LocalAttention: "attention"}
+
+# of the first random weights, and of mixers that a model may not have
+_WORDS = """
+w_init_variance_scale final_w_init_variance_scale lru_width conv1d_width head_dim
+num_key_value_heads attention_window_size
+"""
+_HARMLESS = frozenset(_WORDS.split())
 
 _MINE, _THEIRS = "layers.{i}.", "model.layers.{i}."
 
@@ -66,13 +74,14 @@ def read_config(config: JSON, path: Path) -> ModelConfig:
     get = Settings(config, path)
     get.only("hidden_activation", "gelu_pytorch_tanh")
     get.only("attention_bias", False)
+    get.only("tie_word_embeddings", True)
     width, heads = get.whole("hidden_size", 2560), get.whole("num_attention_heads", 10)
     layers, both = get.whole("num_hidden_layers", 26), get.whole("intermediate_size", 7680)
     if both % 2:
         raise get.refuse("intermediate_size", "even (both branches of the MLP together)")
-    base, fraction = _rope(get)
+    rope = read_rope(get, fraction=0.5, scaled=False)
     cap = get.real("logits_soft_cap", 0.0 if "logits_soft_cap" in config else 30.0)
-    try:
+    with building(path):
         made: dict[str, MixerConfig] = {}
         kinds = _block_types(get, layers)
         if "recurrent" in kinds:
@@ -87,10 +96,10 @@ def read_config(config: JSON, path: Path) -> ModelConfig:
                 head_dim=get.whole("head_dim", width // heads),
                 window=get.whole("attention_window_size", 2048),
                 kv_heads=get.whole("num_key_value_heads", heads),
-                rope_base=base,
-                rope_fraction=fraction,
+                rope_base=rope.base,
+                rope_fraction=rope.fraction,
             )
-        return ModelConfig(
+        settled = ModelConfig(
             vocab=get.whole("vocab_size", 256_000),
             width=width,
             mlp_width=both // 2,
@@ -100,17 +109,13 @@ def read_config(config: JSON, path: Path) -> ModelConfig:
             logit_cap=cap if cap < _UNCAPPED else 0.0,
             scale_embeddings=True,
         )
-    except ConfigError as error:
-        raise CheckpointCorrupt(
-            f"{path} describes no model that can be built: {error}; correct it or fetch it again"
-        ) from error
+    get.refuse_unread(_HARMLESS)
+    return settled
 
 
 def _block_types(get: Settings, layers: int) -> tuple[str, ...]:
     """The repeating kinds of blocks; a list that spells out every layer is folded to its period."""
-    lists = [
-        get.config[n] for n in ("block_types", "_block_types") if get.config.get(n) is not None
-    ]
+    lists = [kinds for n in ("block_types", "_block_types") if (kinds := get.get(n)) is not None]
     for kinds in lists:
         known = isinstance(kinds, list) and all(kind in _KINDS.values() for kind in kinds)
         if not known or not kinds:
@@ -123,26 +128,6 @@ def _block_types(get: Settings, layers: int) -> tuple[str, ...]:
     periods = range(1, len(kinds) + 1) if len(kinds) >= layers else (len(kinds),)
     fits = (n for n in periods if all(kind == kinds[i % n] for i, kind in enumerate(kinds)))
     return tuple(kinds[: next(fits)])
-
-
-def _rope(get: Settings) -> tuple[float, float]:
-    """Rotary base and fraction; rope_parameters, the newer place, goes before the older ones."""
-    base, fraction = get.real("rope_theta", 10_000.0), get.real("partial_rotary_factor", 0.5)
-    for name in ("rope_parameters", "rope_scaling"):
-        inner = get.config.get(name)
-        if inner is None:
-            continue
-        if not isinstance(inner, dict) or any(isinstance(value, dict) for value in inner.values()):
-            raise get.refuse(name, "one flat object")
-        for key in ("rope_type", "type"):
-            if inner.get(key) not in (None, "default"):
-                raise CheckpointError(
-                    f"{get.path}: {name}.{key} is {inner[key]!r:.60}; only 'default' is supported"
-                )
-        inside = Settings(inner, get.path)
-        base = inside.real("rope_theta", base)
-        fraction = inside.real("partial_rotary_factor", fraction)
-    return base, fraction
 
 
 def describe(
