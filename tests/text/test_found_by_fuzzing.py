@@ -46,6 +46,34 @@ def test_an_endless_added_token_is_cut_in_the_message(
     assert len(str(caught.value)) < 1000
 
 
+def test_a_model_without_a_type_is_what_the_library_takes_it_for(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    """With a merge that is none it is no BPE for the library, which reads it as WordPiece."""
+    spec = json.loads(files["json-gemma"].read_bytes())
+    del spec["model"]["type"]
+    spec["model"]["merges"][0] = True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    tokenizer = load_tokenizer(tmp_path)
+    assert not tokenizer.cuts.safe("ab"), "where WordPiece may be cut is not known"
+    encoder = tokenizer.encoder()
+    text = "the griffin sat"
+    ids = [token for letter in text for token in encoder.feed(letter)] + encoder.finish()
+    assert ids == tokenizer.encode(text)
+
+
+def test_unigrams_without_an_unknown_piece_refuse_a_text_that_they_cannot_write(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    spec = json.loads(files["json-metaspace"].read_bytes())
+    spec["model"] = {"type": "Unigram", "vocab": [["a", -1.0], ["b", -1.0]]}
+    spec["added_tokens"] = []
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    tokenizer = load_tokenizer(tmp_path)
+    with pytest.raises(TokenizerError, match="cannot write this text"):
+        tokenizer.encode("x")
+
+
 def test_the_keys_of_a_character_map_take_memory_in_proportion() -> None:
     """They took 690 MB for the 247 kB of NFKC with case folding, all nodes of a level at once."""
     data = train_sentencepiece(normalization_rule_name="nmt_nfkc_cf")

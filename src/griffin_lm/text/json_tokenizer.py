@@ -64,8 +64,10 @@ class JsonTokenizer(Tokenizer):
             if (token.special or token.content in MARKERS) and token.content != unknown
         }
         self._rules: Rules = json_file.text_rules(spec, self._where)
-        self._spec = spec
         self._library = _open(spec, self._where)
+        # Where a file does not say what its model is, the library tries one kind after the other.
+        kind = type(self._library.model).__name__
+        self._spec = spec | {"model": {"type": kind} | spec["model"]}
         vocabulary: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
         largest = max(vocabulary.values(), default=-1)
         # Files may leave a few ids out, not most of them: such a number is a damaged one.
@@ -114,7 +116,15 @@ class JsonTokenizer(Tokenizer):
 
     def _encode_text(self, text: str, continues: bool) -> list[int]:
         library = self._continuing if continues else self._library
-        return list(library.encode(text, add_special_tokens=False).ids)
+        try:
+            return list(library.encode(text, add_special_tokens=False).ids)
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # as in _open
+            raise TokenizerError(
+                f"{self._where}: the tokenizers library cannot write this text with this "
+                f"vocabulary ({str(error)[:200]}); copy or download tokenizer.json again"
+            ) from error
 
     def _find_cuts(self) -> CutRule:
         normalizer = self._continuing.normalizer

@@ -10,7 +10,7 @@ import torch
 
 from ...checkpoints import detect, load_model, read_config
 from ...checkpoints.deepmind.orbax import RATIO, SLACK
-from ...errors import InputError
+from ...errors import GriffinError
 from ...inference.bookmark import Bookmark, bookmark_of
 from ...inference.instruction import is_instruction_tuned, read_stops
 from ...models import Griffin, ModelConfig, State
@@ -144,7 +144,7 @@ def _encode(tokenizer: Tokenizer, text: str, **options: bool) -> list[int]:
     """Its ids; [] where the vocabulary says that it cannot write the text."""
     try:
         return tokenizer.encode(text, **options)
-    except InputError:
+    except GriffinError:
         return []
 
 
@@ -154,7 +154,7 @@ def _in_pieces(tokenizer: Tokenizer, text: str) -> list[int]:
         encoder = tokenizer.encoder()
         ids = [token for letter in text for token in encoder.feed(letter)]
         return [*ids, *encoder.finish()]
-    except InputError:
+    except GriffinError:
         return []
 
 
