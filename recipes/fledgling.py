@@ -6,6 +6,7 @@ DIR holds the books of ELTeC-eng as .jsonl.bz2; the model card names the source.
 """
 
 from griffin_lm.training.config import TrainConfig
+from griffin_lm.training.memo import MemoCourse
 
 HELD_OUT = (
     "ENG18471",  # Emily Brontë, Wuthering Heights
@@ -25,11 +26,9 @@ def recipe() -> TrainConfig:
     """
     return TrainConfig(
         model="fledgling",
-        held_out=HELD_OUT,
+        feed=MemoCourse(held_out=HELD_OUT, passing=0.85, prose_weight_after=0.6, answer_floor=4),
+        loss_over="batches",
         tokens=27_000_000,
         decay_share=0.6,
         slow_share=0.35,
-        passing=0.85,
-        prose_weight_after=0.6,
-        answer_floor=4,
     )

@@ -12,12 +12,16 @@ RECIPE = """
 from griffin_lm.mixers import RGLRU
 from griffin_lm.models import ModelConfig
 from griffin_lm.training.config import TrainConfig
+from griffin_lm.training.memo import MemoCourse
 
 def recipe():
     model = ModelConfig(
         vocab=2048, width=16, mlp_width=16, layers=1, pattern=(RGLRU(width=16, heads=2),)
     )
-    return TrainConfig(model=model, rows=2, length=16, tokens=96, compile=False, log_every=1)
+    return TrainConfig(
+        model=model, feed=MemoCourse(), loss_over="batches", rows=2, length=16, tokens=96,
+        compile=False, log_every=1, rate_seconds=0.0,
+    )
 """
 
 

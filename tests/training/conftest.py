@@ -11,7 +11,9 @@ from griffin_lm.inference.loading import BUNDLED
 from griffin_lm.mixers import RGLRU, LocalAttention
 from griffin_lm.models import ModelConfig
 from griffin_lm.training.config import TrainConfig
-from griffin_lm.training.loop import Run
+from griffin_lm.training.memo import MemoCourse
+from griffin_lm.training.pretraining import open_run
+from griffin_lm.training.trainer import Trainer
 
 SENTENCE = "the river was low and grey when old friends came down from that house to see it"
 WORDS = SENTENCE.split()
@@ -43,13 +45,16 @@ def config() -> TrainConfig:
     )
     return TrainConfig(
         model=model,
-        held_out=("kept",),
+        feed=MemoCourse(held_out=("kept",)),
+        loss_over="batches",
+        slow_share=0.35,
         rows=2,
         length=32,
         tokens=640,
         warmup_steps=2,
         compile=False,
         log_every=2,
+        rate_seconds=0.0,
     )
 
 
@@ -63,6 +68,6 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(config: TrainConfig, books: Path, out: Path) -> Run:
-    """A run before its first step."""
-    return Run(config, books, out)
+def run(config: TrainConfig, books: Path, out: Path) -> Trainer:
+    """A run of the memo course before its first step."""
+    return open_run(config, books, out, "cpu")

@@ -75,20 +75,6 @@ class TrainConfig:
     log_every: int = 50  # steps
     rate_seconds: float = 1.0  # spent on measuring the matrix rate at the start; 0: not measured
 
-    held_out: tuple[str, ...] = ()  # ids of books that are never trained on
-    vocabulary_sample: int = 12_000_000  # characters of training text for the tokenizer
-    prose_weight: float = 0.6  # of the loss on everything but answers, while recall is learned
-    prose_weight_after: float = 1.0  # once the longest gap is `solved_gap`
-    solved_gap: int = 32768
-    answer_floor: int = 8  # answers are averaged over at least this many
-    memo_fields: int = 3
-    first_gap: int = 128
-    last_gap: int = 32768
-    passing: float = 0.87
-    window_dropout: float = 0.6  # share of rows and steps with a short window
-    window_dropout_last: float = 0.1  # to which it falls with the learning rate
-    short_window: int = 16  # the short ones are drawn from 4 up to this
-
     def __post_init__(self) -> None:
         for name in ("rows", "length", "accumulate", "keep", "log_every"):
             if getattr(self, name) < 1:

@@ -27,21 +27,26 @@ def export(run: Path, folder: Path, card: str | None = None) -> dict[str, Any]:
     model = Griffin(ModelConfig.from_dict(saved["config"]), "cpu", torch.float32)
     model.load_state_dict(saved["model"])
     tokenizer = load_tokenizer(run / "tokenizer.model")
-    about = {"instruction_tuned": True} if saved["course"]["fields"] else {}
+    course: dict[str, Any] = saved["feed"].get("course", {})
+    about = {"instruction_tuned": True} if course else {}
     save_model(model.to(torch.bfloat16), folder, tokenizer=tokenizer, card=card, about=about)
-    step, tokens, seconds, _ = saved["progress"]
-    index = json.loads((run / "tokens" / "index.json").read_text())
-    facts = {
-        "steps": step,
-        "tokens": tokens,
-        "seconds": round(seconds),
+    progress = saved["progress"]
+    facts: dict[str, Any] = {
+        "steps": progress["steps"],
+        "tokens": progress["tokens"],
+        "seconds": round(progress["seconds"]),
         "machine": machine(),
-        "longest_gap": saved["course"]["longest"],
-        "fields": saved["course"]["fields"],
-        "train_books": len(index["train"]),
-        "train_bytes": sum(index["train"].values()),
-        "held_out": index["held_out"],
     }
+    if course:
+        facts |= {"longest_gap": course["longest"], "fields": course["fields"]}
+    index_file = run / "tokens" / "index.json"
+    if index_file.exists():  # fledgling's books
+        index = json.loads(index_file.read_text())
+        facts |= {
+            "train_books": len(index["train"]),
+            "train_bytes": sum(index["train"].values()),
+            "held_out": index["held_out"],
+        }
     (folder / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
     return facts
 

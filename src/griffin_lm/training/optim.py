@@ -13,15 +13,19 @@ from .config import TrainConfig
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices only: Lambda, biases and norms set time scales and levels."""
-    named = dict(model.named_parameters())
-    decayed = [p for name, p in named.items() if _is_matrix(name, p)]
-    others = [p for name, p in named.items() if not _is_matrix(name, p)]
+    """AdamW over what is trainable, in two groups: with weight decay, and without.
+
+    Spared are norms and biases, which set levels; all of an RG-LRU (Lambda, theta, its gates),
+    which sets time scales; and what other cells' papers spare.
+    """
+    spared = _spared(model)
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for _, p in named if p not in spared], "weight_decay": config.weight_decay},
+        {"params": [p for _, p in named if p in spared], "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
+        [group for group in groups if group["params"]],
         lr=config.peak_rate,
         betas=(config.beta1, config.beta2),
         fused=True,
@@ -30,11 +34,16 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 # matrices by shape alone: biases and taps, a block each; S6's decays and an LRU's input map, which
 # their papers leave out as well
-_UNDECAYED = (".b", ".bias", "conv.w", ".A_log", ".B_re", ".B_im")
+_SPARED = (".b", ".bias", "conv.w", ".A_log", ".B_re", ".B_im")
 
 
-def _is_matrix(name: str, parameter: torch.Tensor) -> bool:
-    return parameter.dim() >= 2 and not name.endswith(_UNDECAYED)
+def _spared(model: nn.Module) -> set[nn.Parameter]:
+    """Parameters without weight decay. A parameter hashes by identity."""
+    cells = (module for module in model.modules() if isinstance(module, RGLRUCell))
+    spared = {p for cell in cells for p in cell.parameters()}
+    return spared | {
+        p for name, p in model.named_parameters() if p.dim() < 2 or name.endswith(_SPARED)
+    }
 
 
 @torch.no_grad()

@@ -72,8 +72,9 @@ class Trainer:
         share = self.share
         batches = [self.feed.take(share).to(self.world.device) for _ in range(config.accumulate)]
         counted = [self._total(float(batch.weight.sum())) for batch in batches]
-        over = sum(counted) if config.loss_over == "weights" else len(batches) * self.world.size
-        seen, state = self._gradients(batches, over)
+        by_weight = config.loss_over == "weights"
+        over = sum(counted) if by_weight else float(len(batches) * self.world.size)
+        seen, state = self._gradients(batches, over or 1.0)
         loss = self._total(sum(one.loss for one in seen))
         norm = self._norm() if math.isfinite(loss) else math.nan
         self._refuse_broken(seen, loss, norm)

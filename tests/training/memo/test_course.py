@@ -1,20 +1,25 @@
 """Data: the split by book, memo documents, streams, the curriculum, the vocabulary."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sentencepiece
+import torch
 
-from griffin_lm.errors import DataError
+from griffin_lm.errors import ConfigError, DataError
 from griffin_lm.evals.memo_text import FIELDS, VALUES, single_pieces
 from griffin_lm.inference.loading import BUNDLED
-from griffin_lm.training.corpus import split, token_cache
-from griffin_lm.training.curriculum import Curriculum
-from griffin_lm.training.loop import Run
-from griffin_lm.training.memo import NO_ANSWER, NOTHING, VALUE, MemoTokens, memo_document
-from griffin_lm.training.streams import Streams
-from griffin_lm.training.vocabulary import train_vocabulary
+from griffin_lm.training.config import TrainConfig, with_settings
+from griffin_lm.training.memo import MemoFeed
+from griffin_lm.training.memo.corpus import split, token_cache
+from griffin_lm.training.memo.curriculum import Curriculum
+from griffin_lm.training.memo.documents import NO_ANSWER, NOTHING, VALUE, MemoTokens, memo_document
+from griffin_lm.training.memo.streams import Streams
+from griffin_lm.training.memo.vocabulary import train_vocabulary
+from griffin_lm.training.pretraining import open_run
+from griffin_lm.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +31,11 @@ def pieces() -> sentencepiece.SentencePieceProcessor:
 @pytest.fixture(scope="module")
 def memo(pieces: sentencepiece.SentencePieceProcessor) -> MemoTokens:
     return MemoTokens(pieces, single_pieces(pieces.encode))
+
+
+def course_of(run: Trainer) -> MemoFeed:
+    assert isinstance(run.feed, MemoFeed)
+    return run.feed
 
 
 def course_at(longest: int, fields: int = 3) -> Curriculum:
@@ -133,13 +143,45 @@ def test_the_curriculum_waits_for_the_weakest_field():
     assert course.advance() == "" and course.weakest() == 1
 
 
-def test_a_restored_curriculum_is_the_same(run: Run):
+def test_a_restored_curriculum_is_the_same(run: Trainer):
     for _ in range(4):
-        run.advance()
-    saved = run.course.to_dict()
+        run.step()
+    saved = course_of(run).course.to_dict()
     other = Curriculum()
     other.restore(saved)
-    assert other.to_dict() == saved and other.table(NOTHING) == run.course.table(NOTHING)
+    assert other.to_dict() == saved
+    assert other.table(NOTHING) == course_of(run).course.table(NOTHING)
+
+
+def test_short_windows_are_as_frequent_as_asked(run: Trainer):
+    windows = torch.cat([course_of(run).windows(0.0) for _ in range(500)])
+    short = windows < 24
+    assert short.float().mean() == pytest.approx(0.6, abs=0.06)
+    assert windows[short].min() == 4 and windows[short].max() == 16
+
+
+def test_answers_count_apart_from_prose(run: Trainer):
+    """Prose counts its weight together; an answer at most 1 / answer_floor; none counts 0."""
+    for _ in range(20):
+        batch = course_of(run).take(0.0)
+        asked = batch.labels.kind != NO_ANSWER
+        assert batch.weight[~asked].sum() == pytest.approx(0.6)
+        assert batch.weight[asked].sum() == pytest.approx(min(1, int(asked.sum()) / 8))
+    assert all(math.isfinite(run.step().loss) for _ in range(8))
+
+
+def test_the_course_tells_prose_from_answers_in_its_figures(run: Trainer):
+    for _ in range(4):
+        run.step()
+    figures = course_of(run).figures()
+    assert figures["prose"] == pytest.approx(7.6, abs=0.8)  # ln 2048
+    assert (figures["fields"], figures["longest_gap"]) == (1, 8)
+    assert course_of(run).figures()["prose"] == 0
+
+
+def test_the_course_wants_its_own_weights(config: TrainConfig, books: Path, out: Path):
+    with pytest.raises(ConfigError, match='loss_over="batches"'):
+        open_run(with_settings(config, ["loss_over=weights"]), books, out, "cpu")
 
 
 def test_every_value_is_one_token_of_the_bundled_vocabulary(

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from .curriculum import Curriculum
-from .memo import Document, MemoTokens, memo_document
+from .documents import Document, MemoTokens, memo_document
 
 
-class Batch(NamedTuple):
-    """One step's data, each (B, T): inputs and starts for the model; targets and what they are.
+class Cut(NamedTuple):
+    """The next tokens of every row, each (B, T): inputs, starts, targets and what they are.
 
-    kind, field, gap: of each target token, as in `memo.Document`.
+    kind, field, gap: of each target token, as in `documents.Document`.
     """
 
     inputs: Tensor
@@ -37,7 +37,7 @@ class Streams:
         )
         self.rows: list[np.ndarray] = [np.zeros((5, 0), dtype=np.int32) for _ in range(rows)]
 
-    def take(self, length: int) -> Batch:
+    def take(self, length: int) -> Cut:
         """The next `length` tokens of every row; the target of the last one is looked up ahead."""
         taken: list[np.ndarray] = []
         for row, waiting in enumerate(self.rows):
@@ -56,7 +56,7 @@ class Streams:
             taken.append(whole[:, : length + 1])
             self.rows[row] = whole[:, length:]
         stack = torch.from_numpy(np.stack(taken, axis=1)).long()  # (5, B, T + 1)
-        return Batch(
+        return Cut(
             inputs=stack[0, :, :-1].contiguous(),
             starts=stack[1, :, :-1].bool(),
             targets=stack[0, :, 1:].contiguous(),

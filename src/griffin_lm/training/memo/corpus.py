@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import sentencepiece
 
-from ..errors import DataError
-from ..evals.books import Book, read_books
+from ...errors import DataError
+from ...evals.books import Book, read_books
 
 Tokens16 = np.ndarray  # (N,) uint16: token ids; vocabularies here stay below 65 536
 

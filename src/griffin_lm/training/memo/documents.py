@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import sentencepiece
 
-from ..evals.memo_text import FIELDS, NO_NOTE, note_text, question_text
+from ...evals.memo_text import FIELDS, NO_NOTE, note_text, question_text
 from .curriculum import Curriculum
 
 NO_ANSWER, VALUE, NOTHING = 0, 1, 2  # kinds of target tokens

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from ..evals.memo_text import FIELDS, MARKS, VALUES
+from ...evals.memo_text import FIELDS, MARKS, VALUES
 
 _LINE = 3000  # characters; the trainer skips lines above 4192 bytes
 _REPEATS = 6000  # of each value: a word this frequent in the sample is sure of its merges

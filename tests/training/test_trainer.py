@@ -1,0 +1,170 @@
+"""The trainer: resuming is exact, a broken step changes nothing, the budget ends it."""
+
+import csv
+import itertools
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from griffin_lm.errors import CheckpointCorrupt, TrainingError
+from griffin_lm.training import checkpoint
+from griffin_lm.training.config import TrainConfig, with_settings
+from griffin_lm.training.export import export
+from griffin_lm.training.pretraining import open_run, pretrain
+from griffin_lm.training.trainer import Trainer
+
+
+def weights(run: Trainer) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in run.model.parameters()]
+
+
+def test_a_resumed_run_is_to_the_bit_the_run_that_was_not_stopped(
+    run: Trainer, config: TrainConfig, books: Path, out: Path
+):
+    for _ in range(3):
+        run.step()
+    checkpoint.save(out, run.to_dict())
+    saved = checkpoint.load(out)
+    assert saved is not None
+    other = open_run(config, books, out, "cpu")
+    other.restore(saved)
+    for _ in range(3):
+        assert run.step()[:2] == other.step()[:2]
+    assert all(torch.equal(a, b) for a, b in zip(weights(run), weights(other), strict=True))
+    assert run.state is not None and other.state is not None
+    mine, theirs = (checkpoint.state_to_list(each.state) for each in (run, other))
+    assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    assert same(run.feed.to_dict(), other.feed.to_dict())
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if isinstance(a, Tensor) else a == b
+
+
+def test_a_loss_that_is_not_finite_raises_before_the_update(run: Trainer):
+    run.step()
+    before = weights(run)
+    with torch.no_grad():
+        run.model.final_norm.scale[0] = torch.inf
+    with pytest.raises(TrainingError, match=r"step 1, batch 1 of rank 0 \(batch 1 of the course"):
+        run.step()
+    assert all(parameter.grad is None for parameter in run.model.parameters())
+    unchanged = [torch.equal(a, b) for a, b in zip(before, weights(run), strict=True)]
+    assert unchanged.count(False) == 1  # the one that was broken on purpose
+    assert run.steps == 1
+
+
+def test_a_gradient_that_is_not_finite_raises_before_the_update(run: Trainer):
+    before = weights(run)
+    run.model.final_norm.scale.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(TrainingError, match=r"norm is (nan|inf) at step 0, batches from 0"):
+        run.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(run), strict=True))
+    assert not run.optimizer.state
+
+
+def test_training_lowers_the_loss(config: TrainConfig, books: Path, out: Path):
+    run = open_run(with_settings(config, ["peak_rate=0.01", "bf16=false"]), books, out, "cpu")
+    losses: list[float] = []
+    for _ in range(30):
+        run.step()
+        losses.append(run.feed.figures()["prose"])
+    assert losses[0] == pytest.approx(7.6, abs=0.8)  # ln 2048
+    assert min(losses[-5:]) < losses[0] - 1.5
+
+
+def test_a_run_ends_at_its_budget_and_writes_a_log(config: TrainConfig, books: Path, out: Path):
+    assert pretrain(config, books, out, False, "cpu") == 0
+    rows = list(csv.DictReader((out / "log.csv").read_text().splitlines()))
+    assert [row["step"] for row in rows] == ["2", "4", "6", "8", "10"]
+    saved = checkpoint.load(out)
+    assert saved is not None
+    assert (saved["progress"]["steps"], saved["progress"]["tokens"]) == (10, 640)
+
+
+def test_a_budget_in_steps_ends_it_too(config: TrainConfig, books: Path, out: Path):
+    run = open_run(with_settings(config, ["steps=3"]), books, out, "cpu")
+    assert run.run(False) == 0 and run.steps == 3
+
+
+def test_an_old_run_is_not_overwritten_by_accident(config: TrainConfig, books: Path, out: Path):
+    pretrain(config, books, out, False, "cpu")
+    with pytest.raises(TrainingError, match="--resume auto"):
+        pretrain(config, books, out, False, "cpu")
+
+
+def test_a_run_of_another_model_is_not_gone_on_with(
+    run: Trainer, config: TrainConfig, books: Path, out: Path
+):
+    checkpoint.save(out, run.to_dict())
+    with pytest.raises(TrainingError, match="another model"):
+        pretrain(with_settings(config, ["model=fledgling"]), books, out, True, "cpu")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_step_saves_and_leaves(run: Trainer, out: Path, number: int, code: int):
+    step, handler = run.step, signal.getsignal(number)
+
+    def interrupted() -> Any:
+        figures = step()
+        if figures.steps == 2:
+            os.kill(os.getpid(), number)
+        return figures
+
+    run.step = interrupted
+    assert run.run(False) == code
+    saved = checkpoint.load(out)
+    assert saved is not None and saved["progress"]["steps"] == 2
+    assert signal.getsignal(number) is handler
+
+
+def test_a_full_disk_leaves_the_older_checkpoint(
+    run: Trainer, out: Path, monkeypatch: pytest.MonkeyPatch
+):
+    checkpoint.save(out, run.to_dict())
+    old = (out / checkpoint.NAME).read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match="No space left"):
+        checkpoint.save(out, run.to_dict())
+    assert (out / checkpoint.NAME).read_bytes() == old
+    assert not list(out.glob("*.part"))
+
+
+def test_a_truncated_checkpoint_is_named(run: Trainer, out: Path):
+    checkpoint.save(out, run.to_dict())
+    path = out / checkpoint.NAME
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointCorrupt, match=r"training\.pt"):
+        checkpoint.load(out)
+
+
+def test_an_exported_run_loads_and_tells_its_facts(run: Trainer, out: Path, tmp_path: Path):
+    from griffin_lm.inference import load
+
+    run.step()
+    checkpoint.save(out, run.to_dict())
+    facts = export(out, tmp_path / "model")
+    assert (facts["steps"], facts["tokens"]) == (1, 64)
+    assert list(facts["held_out"]) == ["kept"]
+    lm = load(tmp_path / "model", device="cpu", dtype="float32")
+    for mine, theirs in itertools.zip_longest(run.model.parameters(), lm.model.parameters()):
+        torch.testing.assert_close(mine, theirs, rtol=2**-8, atol=1e-6)
+
+
+def test_exporting_what_is_no_run_says_so(tmp_path: Path):
+    with pytest.raises(TrainingError, match="holds no"):
+        export(tmp_path, tmp_path / "model")
