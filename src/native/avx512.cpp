@@ -19,7 +19,7 @@ inline void dense_tile(const DenseProblem& p, Index m, Index n, float* out, Inde
     const __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
     __m512bh x[Rows];
     for (int r = 0; r < Rows; ++r)
-      x[r] = (__m512bh)_mm512_maskz_loadu_epi16(mask, p.x + (m + r) * p.k + k);
+      x[r] = (__m512bh)_mm512_maskz_loadu_epi16(mask, p.x + (m + r) * p.stride + k);
     for (int c = 0; c < Columns; ++c) {
       const __m512bh w = (__m512bh)_mm512_maskz_loadu_epi16(mask, p.w + (n + c) * p.k + k);
       for (int r = 0; r < Rows; ++r) sums[r][c] = _mm512_dpbf16_ps(sums[r][c], x[r], w);

@@ -52,10 +52,10 @@ struct Block {
 };
 
 struct DenseProblem {
-  const bf16* x;       // (M, K)
+  const bf16* x;       // (M, K), rows `stride` apart
   const bf16* packed;  // x in the kernel's own order, where it wants one
   const bf16* w;       // (N, K)
-  Index m, n, k;
+  Index m, n, k, stride;
 };
 
 // y[m, n] = x_scale[m] * w_scale[n] * sum_k q[m, k] w[n, k]; the sum is exact in int32.

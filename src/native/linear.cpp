@@ -42,7 +42,7 @@ struct Output {
   bool wide;         // y is fp32
   const void* bias;  // (N), bf16 or fp32, or null
   bool bias_wide;    // bias is fp32
-  Index n;
+  Index stride;      // of y's rows
 
   // The block's row `from` + bias, rounded, into columns n0 .. n1 - 1 of row m.
   void store(float* from, Index m, Index n0, Index n1) const {
@@ -55,9 +55,9 @@ struct Output {
       for (Index i = 0; i < count; ++i) from[i] += from_bf16(b[i]);
     }
     if (wide) {
-      std::memcpy(static_cast<float*>(y) + m * n + n0, from, size_t(count) * 4);
+      std::memcpy(static_cast<float*>(y) + m * stride + n0, from, size_t(count) * 4);
     } else {
-      bf16* to = static_cast<bf16*>(y) + m * n + n0;
+      bf16* to = static_cast<bf16*>(y) + m * stride + n0;
       for (Index i = 0; i < count; ++i) to[i] = to_bf16(from[i]);
     }
   }
@@ -102,15 +102,15 @@ struct Quantized {
 
 }  // namespace
 
-void linear_dense(const bf16* x, const bf16* w, Index m, Index k, Index n, const Output& output,
-                  int threads) {
+void linear_dense(const bf16* x, Index stride, const bf16* w, Index m, Index k, Index n,
+                  const Output& output, int threads) {
   const Kernels& kernels = selected();
-  DenseProblem p{x, nullptr, w, m, n, k};
+  DenseProblem p{x, nullptr, w, m, n, k, stride};
   static thread_local std::vector<char> packed;
   if (kernels.packs) {
     const Index words = (2 * k + 63) / 64 * 16;
     packed.resize(size_t((m + 15) / 16 * 16 * words * 4));
-    pack(reinterpret_cast<const char*>(x), m, 2 * k, 2 * k, words, packed.data(), threads);
+    pack(reinterpret_cast<const char*>(x), m, 2 * stride, 2 * k, words, packed.data(), threads);
     p.packed = reinterpret_cast<const bf16*>(packed.data());
   }
   run(m, n, 2 * k, threads, output, [&](const Block& b) { kernels.dense(p, b); });
@@ -155,8 +155,21 @@ extern "C" {
 // Kinds of numbers: 0 bf16, 1 fp32. bias may be null. x is of y's kind where it isn't bf16 anyway.
 EXPORT void griffin_linear_bf16(const void* x, const void* w, const void* bias, int bias_kind,
                                 void* y, int kind, Index m, Index k, Index n, int threads) {
-  linear_dense(static_cast<const bf16*>(x), static_cast<const bf16*>(w), m, k, n,
+  linear_dense(static_cast<const bf16*>(x), k, static_cast<const bf16*>(w), m, k, n,
                Output{y, kind != 0, bias, bias_kind != 0, n}, threads);
+}
+
+// Blocks side by side: x (M, H K), w (H, N, K), bias and y (M, H N), all bf16; a thread a block.
+EXPORT void griffin_block_linear_bf16(const void* x, const void* w, const void* bias, void* y,
+                                      Index m, Index blocks, Index k, Index n, int threads) {
+  for_each(blocks, threads, [&](Index h) {
+    linear_dense(static_cast<const bf16*>(x) + h * k, blocks * k,
+                 static_cast<const bf16*>(w) + h * n * k, m, k, n,
+                 Output{static_cast<bf16*>(y) + h * n, false,
+                        bias ? static_cast<const bf16*>(bias) + h * n : nullptr, false,
+                        blocks * n},
+                 1);
+  });
 }
 
 EXPORT void griffin_linear_int8(const void* x, const int8_t* w, const float* scale,

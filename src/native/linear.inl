@@ -7,7 +7,7 @@ void dense(const DenseProblem& p, const Block& b) {
   for (Index n = b.n0; n < b.n1; ++n) {
     const bf16* w = p.w + n * p.k;
     for (Index m = b.m0; m < b.m1; ++m) {
-      const bf16* x = p.x + m * p.k;
+      const bf16* x = p.x + m * p.stride;
       float sums[kLanes] = {};
       Index k = 0;
       for (; k + kLanes <= p.k; k += kLanes)

@@ -7,6 +7,7 @@ from griffin_lm.errors import BackendUnavailable
 from griffin_lm.ops import native
 from griffin_lm.ops.backend import prefer
 from griffin_lm.ops.linear import linear
+from griffin_lm.ops.linear.blocks import block_linear
 from tests.ops.instruction_sets import instruction_set as instruction_set
 
 pytestmark = pytest.mark.skipif(native.UNBUILT is not None, reason=str(native.UNBUILT))
@@ -100,3 +101,28 @@ def test_many_threads_of_python_may_call_at_once():
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(call, range(4)))
+
+
+@pytest.mark.parametrize(
+    ("m", "heads", "k", "n"), [(1, 10, 256, 256), (37, 3, 20, 12), (5, 1, 7, 9)]
+)
+def test_blocks_side_by_side_are_products_of_their_own(instruction_set, m, heads, k, n):
+    torch.manual_seed(0)
+    x = torch.randn(2, m, heads * k).bfloat16()
+    w, b = (torch.randn(heads, k, n) / k**0.5).bfloat16(), torch.randn(heads, n).bfloat16()
+    with prefer("native"), torch.no_grad():
+        y = block_linear(x, w, b)
+        alone = block_linear(x[1:, m // 2 : m // 2 + 1], w, b)
+    assert torch.equal(alone, y[1:, m // 2 : m // 2 + 1]), "the same bits in any batch"
+    for h in range(heads):
+        rows, out = slice(h * k, h * k + k), slice(h * n, h * n + n)
+        exact = x[..., rows].double() @ w[h].double() + b[h].double()
+        assert ((y[..., out].double() - exact).abs() <= exact.abs() * 2**-8 + 2e-5).all()
+
+
+def test_a_block_weight_that_was_written_to_is_turned_anew():
+    x, w, b = torch.randn(1, 8).bfloat16(), torch.randn(2, 4, 4).bfloat16(), torch.zeros(2, 4)
+    with prefer("native"), torch.no_grad():
+        first = block_linear(x, w, b.bfloat16())
+        w.mul_(2)
+        assert torch.equal(block_linear(x, w, b.bfloat16()), first * 2)

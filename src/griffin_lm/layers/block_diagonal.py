@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..ops.linear.blocks import block_linear
 from ..shapes import JSON
 
 
@@ -27,5 +28,4 @@ class BlockDiagonal(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T R"]) -> Float[Tensor, "B T O"]:
         """One small matrix product a head."""
-        blocks = x.unflatten(-1, self.w.shape[:2])
-        return (torch.einsum("bthi,hio->btho", blocks, self.w) + self.b).flatten(-2)
+        return block_linear(x, self.w, self.b)

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ..errors import BackendUnavailable
 
-_VERSION = 2  # of the functions' arguments; src/native/select.cpp says the same
+_VERSION = 3  # of the functions' arguments; src/native/select.cpp says the same
 _POINTER, _INT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _SIGNATURES: dict[str, list[Any]] = {
     "griffin_linear_bf16": [_POINTER] * 3 + [_INT, _POINTER, _INT] + [_SIZE] * 3 + [_INT],
+    "griffin_block_linear_bf16": [_POINTER] * 4 + [_SIZE] * 4 + [_INT],
     "griffin_linear_int8": [_POINTER] * 5 + [_INT, _POINTER, _INT] + [_SIZE] * 3 + [_INT],
     "griffin_linear_int4": [_POINTER] * 4 + [_INT, _POINTER, _INT] + [_SIZE] * 3 + [_INT],
     "griffin_scan": [_POINTER] * 4 + [_SIZE] * 3 + [_INT] * 2,
@@ -97,6 +98,17 @@ def linear_bf16(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     _library.griffin_linear_bf16(
         *(_at(x), _at(weight), _at(bias), _is_wide(bias), _at(out), 0),
         *(m, k, n, torch.get_num_threads()),
+    )
+    return out
+
+
+def block_linear_bf16(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (M, H K), weight (H, N, K), bias (H N), all bf16, -> (M, H N): H maps side by side."""
+    blocks, n, k = weight.shape
+    out = torch.empty(x.shape[0], blocks * n, dtype=torch.bfloat16)
+    _library.griffin_block_linear_bf16(
+        *(_at(x), _at(weight), _at(bias), _at(out)),
+        *(x.shape[0], blocks, k, n, torch.get_num_threads()),
     )
     return out
 

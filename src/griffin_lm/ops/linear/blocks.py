@@ -1,0 +1,56 @@
+"""y[h] = x[h] w[h] + b[h] for each head's block: the gates of the RG-LRU."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from .. import native
+from ..backend import Backend, always, choose
+
+
+def block_linear(
+    x: Float[Tensor, "*B R"], w: Float[Tensor, "H I O"], b: Float[Tensor, "H O"]
+) -> Float[Tensor, "*B S"]:
+    """(..., H I) to (..., H O); bf16 is summed in fp32 and rounded once, bias included."""
+    return choose("a block-diagonal map", BACKENDS, x, w, b)(x, w, b)
+
+
+def _reference(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    blocks = x.unflatten(-1, w.shape[:2])
+    return (torch.einsum("...hi,hio->...ho", blocks, w) + b).flatten(-2)
+
+
+# The kernel wants each block's outputs as rows. Made once a weight: a hundredth of a model's bytes.
+_turned: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def _rows_of_outputs(w: Tensor) -> Tensor:
+    """w as (H, O, I), made anew once w was written to."""
+    version = 0 if w.is_inference() else w._version
+    known = _turned.get(w)
+    if known is None or known[0] != version:
+        known = _turned[w] = (version, w.detach().transpose(1, 2).contiguous())
+    return known[1]
+
+
+def _native(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
+    y = native.block_linear_bf16(rows, _rows_of_outputs(w), b.contiguous())
+    return y.view(*x.shape[:-1], w.shape[0] * w.shape[2])
+
+
+def _why_not_native(x: Tensor, w: Tensor, b: Tensor) -> str | None:
+    if torch.compiler.is_compiling():
+        return "torch.compile makes its own"
+    if torch.is_grad_enabled() and (x.requires_grad or w.requires_grad):
+        return "it has no gradient: use torch.no_grad()"
+    if not x.dtype == w.dtype == b.dtype == torch.bfloat16:
+        return f"it multiplies bfloat16, not {x.dtype} by {w.dtype}"
+    return native.why_not(x, w, b)
+
+
+BACKENDS = (
+    Backend("native", _native, _why_not_native),
+    Backend("reference", _reference, always),
+)
