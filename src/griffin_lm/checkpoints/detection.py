@@ -8,11 +8,13 @@ from .deepmind import DEEPMIND_FLAX, DEEPMIND_TORCH
 from .files import CONFIG, read_json
 from .format import Format, Place
 from .huggingface import DIALECTS, HUGGINGFACE
+from .meta import META
 from .native import NATIVE
 
 FORMATS: dict[str, Format] = {
     form.name: form for form in (NATIVE, HUGGINGFACE, DEEPMIND_TORCH, DEEPMIND_FLAX)
 }
+ALSO_READ = (META,)  # formats of which we write none
 
 
 def look_at(path: Path) -> Place:
@@ -30,7 +32,7 @@ def look_at(path: Path) -> Place:
 
 def recognise(place: Place) -> Format:
     """The format of what lies there. Raises as `detect`."""
-    for form in FORMATS.values():
+    for form in (*FORMATS.values(), *ALSO_READ):
         if form.matches(place):
             return form
     path, config = place.path, place.config
