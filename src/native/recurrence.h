@@ -1,4 +1,5 @@
-// The linear scan and the RG-LRU: what a caller gives, and what one instruction set offers.
+// Along time: the linear scan, the RG-LRU, attention of a few queries over a ring. What a caller
+// gives, and what one instruction set offers.
 #pragma once
 
 #include "griffin.h"
@@ -36,10 +37,24 @@ struct RgLruGradient {
   float *d_rate, *d_h0;
 };
 
+// Queries of new tokens over a ring of the last `slots` keys and values, and the new ones; see
+// griffin_lm/ops/attention. q, out (B, T, H, D); k, v (B, T, K, D); rings (B, N, K, D), all bf16 or
+// all fp32. read (B): tokens before this call; seen (B, T): earlier tokens a query sees, at most N.
+struct AttentionProblem {
+  const void *q, *k, *v, *ring_k, *ring_v;
+  void* out;
+  bool fp32;
+  const int64_t *read, *seen;
+  Index batch, steps, heads, kv_heads, width, slots, room;  // room: for a query's scores
+};
+
 struct Recurrences {
   void (*scan)(const ScanProblem&, Index b, Index r0, Index r1);
   void (*rg_lru)(const RgLruProblem&, Index b, Index r0, Index r1);
   void (*rg_lru_backward)(const RgLruProblem&, const RgLruGradient&, Index b, Index r0, Index r1);
+  // heads [h0, h1) share a key head; scores: (heads, room), wide: (2, heads, width)
+  void (*attend)(const AttentionProblem&, Index b, Index t, Index h0, Index h1, float* scores,
+                 float* wide);
 };
 
 const Recurrences& recurrences();  // of the instruction set in use

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from ..errors import BackendUnavailable
 
-_VERSION = 3  # of the functions' arguments; src/native/select.cpp says the same
+_VERSION = 4  # of the functions' arguments; src/native/select.cpp says the same
 _POINTER, _INT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _SIGNATURES: dict[str, list[Any]] = {
     "griffin_linear_bf16": [_POINTER] * 3 + [_INT, _POINTER, _INT] + [_SIZE] * 3 + [_INT],
     "griffin_block_linear_bf16": [_POINTER] * 4 + [_SIZE] * 4 + [_INT],
     "griffin_linear_int8": [_POINTER] * 5 + [_INT, _POINTER, _INT] + [_SIZE] * 3 + [_INT],
     "griffin_linear_int4": [_POINTER] * 4 + [_INT, _POINTER, _INT] + [_SIZE] * 3 + [_INT],
+    "griffin_ring_attention": [_POINTER] * 5 + [_INT] + [_POINTER] * 3 + [_SIZE] * 6 + [_INT],
     "griffin_scan": [_POINTER] * 4 + [_SIZE] * 3 + [_INT] * 2,
     "griffin_rg_lru": [_POINTER] * 3 + [_INT] + [_POINTER] * 4 + [_SIZE] * 3 + [_INT],
     "griffin_rg_lru_backward": [_POINTER] * 3 + [_INT] + [_POINTER] * 10 + [_SIZE] * 3 + [_INT],
@@ -175,3 +176,17 @@ def rg_lru_backward(
         *(*x.shape, torch.get_num_threads()),
     )
     return dx, dr, di, d_rate.sum(0), d_h0
+
+
+def ring_attention(
+    q: Tensor, k: Tensor, v: Tensor, ring_k: Tensor, ring_v: Tensor, read: Tensor, seen: Tensor
+) -> Tensor:
+    """As ops.attention.windowed_attention; seen (B, T) int64: earlier tokens each query sees."""
+    out = torch.empty(q.shape, dtype=q.dtype)
+    batch, steps, heads, width = q.shape
+    _library.griffin_ring_attention(
+        *(_at(tensor) for tensor in (q, k, v, ring_k, ring_v)),
+        *(_is_wide(q), _at(read), _at(seen), _at(out)),
+        *(batch, steps, heads, k.shape[2], width, ring_k.shape[1], torch.get_num_threads()),
+    )
+    return out

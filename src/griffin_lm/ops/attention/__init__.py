@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from ...shapes import Counts, Tokens
+from .. import native
+from ..backend import Backend, always, choose
 
 _LARGEST_BLOCK = 512  # queries at once: bounds the mask to 512 x (window + 512) per row
 _SMALLEST_BLOCK = 128
@@ -39,10 +41,18 @@ def windowed_attention(
     position: of each token in its document. reach: per row, a shorter window for this call only.
     Never holds more than a block of 512 queries against window + 512 keys.
     """
-    length, window = q.shape[1], ring_k.shape[1]
-    seen = position.clamp(max=window)
+    seen = position.clamp(max=ring_k.shape[1])
     if reach is not None:
         seen = torch.minimum(seen, reach[:, None])
+    arguments = (q, k, v, ring_k, ring_v, read, seen)
+    return choose("attention over a window", BACKENDS, *arguments)(*arguments)
+
+
+def _reference(
+    q: Tensor, k: Tensor, v: Tensor, ring_k: Tensor, ring_v: Tensor, read: Tensor, seen: Tensor
+) -> Tensor:
+    """In blocks of queries, by PyTorch's attention under a mask."""
+    length, window = q.shape[1], ring_k.shape[1]
     number = read[:, None] + torch.arange(length, device=q.device)
     earliest = number - seen
     in_ring = newest_in_slots(read, window)
@@ -84,6 +94,41 @@ def _attend(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=visible[:, None]
     )
     return out.transpose(1, 2)
+
+
+FEW = 16  # queries at which reading the keys once for each is still the shortest way
+
+
+def _native(
+    q: Tensor, k: Tensor, v: Tensor, ring_k: Tensor, ring_v: Tensor, read: Tensor, seen: Tensor
+) -> Tensor:
+    number = read[:, None] + torch.arange(q.shape[1])
+    seen = torch.minimum(seen, number)  # padding may have any position
+    tensors = (q, k, v, ring_k, ring_v, read, seen)
+    return native.ring_attention(*(tensor.contiguous() for tensor in tensors))
+
+
+def _why_not_native(
+    q: Tensor, k: Tensor, v: Tensor, ring_k: Tensor, ring_v: Tensor, read: Tensor, seen: Tensor
+) -> str | None:
+    if torch.compiler.is_compiling():
+        return "torch.compile makes its own"
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        return "it has no gradient: use torch.no_grad()"
+    if q.dtype not in (torch.bfloat16, torch.float32):
+        return f"it takes bfloat16 or float32, not {q.dtype}"
+    return native.why_not(q, k, v, ring_k, ring_v)
+
+
+def _few_or_reference(*arguments: Tensor) -> Tensor:
+    """Many queries at once are a matrix product, which PyTorch's attention does better."""
+    return (_native if arguments[0].shape[1] <= FEW else _reference)(*arguments)
+
+
+BACKENDS = (
+    Backend("native", _few_or_reference, _why_not_native),
+    Backend("reference", _reference, always),
+)
 
 
 def write_ring(
