@@ -62,6 +62,17 @@ def test_a_model_without_a_type_is_what_the_library_takes_it_for(
     assert ids == tokenizer.encode(text)
 
 
+def test_dropout_of_merges_is_for_training_and_stays_out(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    spec = json.loads(files["json-gemma"].read_bytes())
+    spec["model"]["dropout"] = 0.5
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    tokenizer, text = load_tokenizer(tmp_path), "The griffin sat on the wall and looked. " * 5
+    wanted = load_tokenizer(files["json-gemma"]).encode(text)
+    assert all(tokenizer.encode(text) == wanted for _ in range(5))
+
+
 def test_unigrams_without_an_unknown_piece_refuse_a_text_that_they_cannot_write(
     files: dict[str, Path], tmp_path: Path
 ) -> None:

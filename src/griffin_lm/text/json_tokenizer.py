@@ -56,6 +56,8 @@ class JsonTokenizer(Tokenizer):
             named = json_file.read_object(files[beside.name], str(beside))
 
         added = json_file.added_tokens(spec, self._where)
+        if spec["model"].get("dropout"):  # for training: the same text would give other ids
+            spec = spec | {"model": spec["model"] | {"dropout": None}}
         unknown = json_file.unknown_piece(spec)
         # Plain text may produce the unknown piece, so it is no special one.
         specials = {

@@ -16,7 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from ...checkpoints import save_model
 from ...inference.bookmark import Bookmark
 from ...mixers import GRU, LRU, RGLRU, S6, GlobalAttention, LocalAttention
-from ...models import Griffin, ModelConfig, build
+from ...models import PRESETS, Griffin, ModelConfig, build
 
 CONFIG = ModelConfig(
     vocab=24,
@@ -56,12 +56,16 @@ def model(dtype: torch.dtype = torch.float32, config: ModelConfig = CONFIG) -> G
 
 
 def checkpoints(form: str, folder: Path) -> None:
-    """A checkpoint whole, in bfloat16, and in shards; ours also with every kind of layer."""
+    """A checkpoint whole, in bfloat16, in shards; and with the other kinds of layers."""
     save_model(model(), folder / "whole", form)
     save_model(model(torch.bfloat16), folder / "bfloat16", form)
     save_model(model(), folder / "shards", form, max_shard_bytes=SHARD)
     if form == "griffin":
         save_model(model(config=EVERY), folder / "every", form)
+    else:
+        for name in ("gemma", "llama", "mamba"):
+            small = replace(PRESETS[f"tiny-{name}"], vocab=24, layers=1)
+            save_model(model(config=small), folder / name, form)
 
 
 def indexed(folder: Path) -> None:
