@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..inference import Conversation, LanguageModel, Reply
 
 TEMPERATURE = 0.7  # of instruction-tuned and base models; fledgling's notes want the likeliest
+LONGEST = 1024  # tokens of a reply
 PROMPT = "> "
 
 
@@ -34,7 +35,10 @@ def chat(
     system: Annotated[
         str, typer.Option(metavar="TEXT", help="stands at the head of your first turn")
     ] = "",
-    max_new_tokens: Annotated[int, typer.Option(help="at most so many tokens a reply")] = 1024,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(help=f"at most so many tokens a reply [default: {LONGEST}, fledgling: 48]"),
+    ] = None,
     temperature: Annotated[
         float | None,
         typer.Option(help=f"0: always the likeliest token [default: {TEMPERATURE}, fledgling: 0]"),
@@ -79,11 +83,11 @@ def chat(
     from ..inference import Conversation, GenerateOptions
     from ..text import FLEDGLING
 
-    if temperature is None:
-        temperature = 0.0 if lm.tokenizer.turn is FLEDGLING else TEMPERATURE
+    small = lm.tokenizer.turn is FLEDGLING  # it answers in a word, or not at all
+    usual = (48, 0.0) if small else (LONGEST, TEMPERATURE)
     options = GenerateOptions(
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
+        max_new_tokens=usual[0] if max_new_tokens is None else max_new_tokens,
+        temperature=usual[1] if temperature is None else temperature,
         top_k=top_k,
         top_p=top_p,
         min_p=min_p,
