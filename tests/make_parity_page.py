@@ -25,6 +25,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = (
     "tests/golden/test_deepmind.py",
+    "tests/golden/test_deepmind_checkpoints.py",
+    "tests/checkpoints/test_every_pair.py",
     "tests/models/test_transformers_parity.py",
     "tests/models/test_model_call.py",
     "tests/models/test_state.py",
@@ -42,7 +44,15 @@ TESTS = (
     "tests/ops/test_rg_lru.py",
     "tests/ops/test_selective_scan.py",
 )
-SOURCES = ("DeepMind", "transformers", "torch.nn.GRU", "itself", "float64 definition")
+SOURCES = (
+    "DeepMind",
+    "DeepMind's files",
+    "formats",
+    "transformers",
+    "torch.nn.GRU",
+    "itself",
+    "float64 definition",
+)
 COMMAND = "python tests/make_parity_page.py"
 
 
@@ -115,6 +125,8 @@ def page(report: dict[str, Any]) -> str:
         "random weights (all of them, biases, norms and decays too; logits reach about 5). What",
         "each check does is said in " + ", ".join(TESTS) + ".",
         '"itself" compares our own calls with each other: chunked with whole, batched with single.',
+        '"DeepMind\'s files" are checkpoints that their package and Orbax wrote; "formats" compares',
+        "every tensor of a model with itself after a way from one format through another.",
         "",
         f"Made by `{COMMAND}` on {report['date']}; {report['machine']}.",
         "Versions: " + ", ".join(f"{k} {v}" for k, v in report["versions"].items()) + ".",
