@@ -1,5 +1,6 @@
 """What is installed: the wheel has the package, its data and its licence, and nothing else."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,10 +18,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from the files that git knows, as a clone would."""
-    folder = tmp_path_factory.mktemp("wheel")
+    return built(tmp_path_factory.mktemp("wheel"), {})
+
+
+def built(folder: Path, environment: dict[str, str]) -> Path:
+    """A wheel in `folder`, built by pip in its usual isolation."""
     source = folder / "source"
     source.mkdir()
-    names = ["pyproject.toml", "README.md", "LICENSE", "src"]
+    names = ["pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "src"]
     if shutil.which("git") is None:
         pytest.skip("no git here, and without it nobody knows which files are the project's")
     files = subprocess.run(
@@ -39,9 +44,31 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, source],
         check=True,
         timeout=300,
+        env=os.environ | environment,
     )
-    (built,) = folder.glob("*.whl")
-    return built
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def runs(wheel: Path, folder: Path) -> list[str]:
+    """What the wheel's command prints for --version, after where the package lies."""
+    zipfile.ZipFile(wheel).extractall(folder)
+    code = "import griffin_lm as g; from griffin_lm.cli.main import main; print(g.__file__); main()"
+    run = subprocess.run(
+        [sys.executable, "-c", code, "--version"],
+        cwd=folder,
+        env={"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.splitlines()
+
+
+def libraries(wheel: Path) -> list[str]:
+    """The compiled libraries in a wheel."""
+    return [n for n in zipfile.ZipFile(wheel).namelist() if n.endswith((".so", ".pyd"))]
 
 
 @pytest.mark.slow
@@ -69,21 +96,24 @@ def test_the_wheels_metadata_says_what_the_project_says(wheel: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_of_the_wheel_runs(wheel: Path, tmp_path: Path) -> None:
-    zipfile.ZipFile(wheel).extractall(tmp_path)
-    code = "import griffin_lm as g; from griffin_lm.cli.main import main; print(g.__file__); main()"
-    run = subprocess.run(
-        [sys.executable, "-c", code, "--version"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines() == [
-        str(tmp_path / "griffin_lm" / "__init__.py"),
-        PROJECT["version"],
-    ]
+    where = str(tmp_path / "griffin_lm" / "__init__.py")
+    assert runs(wheel, tmp_path) == [where, PROJECT["version"]]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler here")
+def test_with_a_compiler_the_wheel_has_kernels_for_every_python_from_3_11_on(wheel: Path) -> None:
+    (library,) = libraries(wheel)
+    assert library.startswith("griffin_lm/_native")
+    assert "-cp311-abi3-" in wheel.name
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_install_succeeds_and_the_command_runs(tmp_path: Path) -> None:
+    nowhere = {"CC": "/nonexistent/cc", "CXX": "/nonexistent/c++"}
+    wheel = built(tmp_path, nowhere)
+    assert libraries(wheel) == []
+    assert runs(wheel, tmp_path / "there")[-1] == PROJECT["version"]
 
 
 def test_constraints_pin_every_tool_of_the_dev_extra() -> None:
