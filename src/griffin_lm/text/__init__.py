@@ -3,6 +3,7 @@
 from griffin_lm.text.chat import (
     FLEDGLING,
     GEMMA,
+    LLAMA_3,
     PLAIN,
     Turn,
     TurnTemplate,
@@ -16,6 +17,7 @@ from griffin_lm.text.tokenizer import Tokenizer, check_vocabulary, load_tokenize
 __all__ = [
     "FLEDGLING",
     "GEMMA",
+    "LLAMA_3",
     "PLAIN",
     "StreamDecoder",
     "StreamEncoder",

@@ -129,6 +129,15 @@ GEMMA = TurnTemplate(
 )
 """Gemma and RecurrentGemma, instruction-tuned (their chat template, without a system role)."""
 
+LLAMA_3 = TurnTemplate(
+    name="llama-3",
+    user_open="<|start_header_id|>user<|end_header_id|>\n\n",
+    user_close="<|eot_id|>",
+    model_open="<|start_header_id|>assistant<|end_header_id|>\n\n",
+    model_close="<|eot_id|>",
+)
+"""Llama 3 to 3.3, instruction-tuned, without the system turn that 3.1's template puts in front."""
+
 FLEDGLING = TurnTemplate(
     name="fledgling",
     user_open="<user>",
@@ -174,12 +183,18 @@ class Encoder(Protocol):
 def template_of(tokenizer: Encoder) -> TurnTemplate | None:
     """Returns the template whose markers the vocabulary has, or None.
 
-    A base Gemma has the markers too: whether the model learned them, only its name tells.
+    A base Gemma or Llama has the markers too: whether the model learned them, only its name tells.
     """
     if tokenizer.special_id("<start_of_turn>") is not None:
         return GEMMA if tokenizer.special_id("<end_of_turn>") is not None else None
-    marks = ("<user>", "<model>", "<end>")
-    return FLEDGLING if all(tokenizer.special_id(mark) is not None for mark in marks) else None
+    marks = {
+        LLAMA_3: ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+        FLEDGLING: ("<user>", "<model>", "<end>"),
+    }
+    for template, names in marks.items():
+        if all(tokenizer.special_id(name) is not None for name in names):
+            return template
+    return None
 
 
 def encode_turns(

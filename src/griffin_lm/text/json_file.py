@@ -140,6 +140,17 @@ def text_rules(spec: Json, where: str) -> Rules:
     )
 
 
+def begins_with(spec: Json, piece: str | None) -> bool:
+    """Whether the file's post-processor puts this piece in front of a text."""
+    for part in _flat(spec.get("post_processor"), "processors"):
+        single = part.get("single")
+        for row in single if isinstance(single, list) else []:
+            special = row.get("SpecialToken") if isinstance(row, dict) else None
+            if isinstance(special, dict) and special.get("id") == piece:
+                return True
+    return False
+
+
 def without_prefix(spec: Json) -> Json:
     """Returns the file without whatever puts a space in front of a text."""
 

@@ -37,7 +37,8 @@ class JsonTokenizer(Tokenizer):
     """A `tokenizer.json`, with the `tokenizer_config.json` beside it where there is one.
 
     BOS, EOS and padding are those that `tokenizer_config.json` names, else the usual names among
-    the control pieces.
+    the control pieces. There is no BOS where it says so (`add_bos_token`), or where it is EOS and
+    the file's post-processor does not put it in front (Mamba's vocabulary).
 
     Raises:
         TokenizerError: a file cannot be read, is damaged, or uses a scheme that is not known here.
@@ -47,14 +48,7 @@ class JsonTokenizer(Tokenizer):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         path = Path(path)
         self._where = str(path)
-        files = {"tokenizer.json": read_vocabulary(path)}
-        spec = json_file.read_object(files["tokenizer.json"], self._where)
-        named: Mapping[str, Any] = {}
-        beside = path.parent / "tokenizer_config.json"
-        if beside.is_file():
-            files[beside.name] = read_vocabulary(beside)
-            named = json_file.read_object(files[beside.name], str(beside))
-
+        spec, named, files = self._read(path)
         added = json_file.added_tokens(spec, self._where)
         if spec["model"].get("dropout"):  # for training: the same text would give other ids
             spec = spec | {"model": spec["model"] | {"dropout": None}}
@@ -100,6 +94,10 @@ class JsonTokenizer(Tokenizer):
                 ("pad_token", PAD_NAMES),
             )
         )
+        # GPT-2's way: one piece ends texts and could begin them, and nothing says that it does
+        ends_only = bos == eos and bos is not None and not json_file.begins_with(spec, pieces[bos])
+        if named.get("add_bos_token") is False or ends_only:
+            bos = None
         super().__init__(
             pieces=pieces,
             specials=specials,
@@ -110,6 +108,16 @@ class JsonTokenizer(Tokenizer):
             leading_space=self._rules.leading_space,
             files=files,
         )
+
+    def _read(self, path: Path) -> tuple[dict[str, Any], Mapping[str, Any], dict[str, bytes]]:
+        """Returns (tokenizer.json, tokenizer_config.json or {}, the files' bytes by name)."""
+        files = {"tokenizer.json": read_vocabulary(path)}
+        spec = json_file.read_object(files["tokenizer.json"], self._where)
+        beside = path.parent / "tokenizer_config.json"
+        if not beside.is_file():
+            return spec, {}, files
+        files[beside.name] = read_vocabulary(beside)
+        return spec, json_file.read_object(files[beside.name], str(beside)), files
 
     @cached_property
     def _continuing(self) -> tokenizers.Tokenizer:

@@ -268,7 +268,8 @@ class Tokenizer(ABC):
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     """Opens a tokenizer: a file, or a folder with `tokenizer.model` or else `tokenizer.json`.
 
-    What a file is, its content tells: JSON begins with "{", anything else is SentencePiece.
+    What a file is, its content tells: JSON begins with "{", Llama 3's `tokenizer.model` with a
+    piece in base64 and its rank, anything else is SentencePiece.
 
     Raises:
         TokenizerError: nothing there, or not readable as a vocabulary; the file is named.
@@ -276,6 +277,8 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     """
     from griffin_lm.text.json_tokenizer import JsonTokenizer
     from griffin_lm.text.sentencepiece_tokenizer import SentencePieceTokenizer
+    from griffin_lm.text.tiktoken_file import is_tiktoken
+    from griffin_lm.text.tiktoken_tokenizer import TiktokenTokenizer
 
     path = Path(path)
     if path.is_dir():
@@ -287,8 +290,10 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
                 "copy the model's tokenizer there, or name its file"
             )
         path = found[0]
-    is_json = read_vocabulary(path).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{"
-    return JsonTokenizer(path) if is_json else SentencePieceTokenizer(path)
+    data = read_vocabulary(path)
+    if data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
+        return JsonTokenizer(path)
+    return TiktokenTokenizer(path) if is_tiktoken(data) else SentencePieceTokenizer(path)
 
 
 def check_vocabulary(tokenizer: Tokenizer, config_vocab: int, where: str) -> None:
