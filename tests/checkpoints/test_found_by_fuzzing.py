@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from griffin_lm.checkpoints import load_model, read_config
-from griffin_lm.errors import CheckpointCorrupt, CheckpointMismatch
+from griffin_lm.errors import CheckpointCorrupt, CheckpointError, CheckpointMismatch
 from tests.checkpoints.helpers import Good, edit_json
 
 
@@ -31,6 +31,14 @@ def test_an_endless_name_of_a_setting_is_cut_in_the_message(where: str, good: Go
     with pytest.raises(CheckpointCorrupt, match="has no setting 'xxx") as caught:
         read_config(folder)
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("kind", [["default"], {}, 3, True])
+def test_a_kind_of_rotary_scaling_that_is_no_word_is_refused(kind: object, good: Good) -> None:
+    folder = good("huggingface")
+    edit_json(folder / "config.json", lambda c: c.update(rope_scaling={"rope_type": kind}))
+    with pytest.raises(CheckpointError, match="rope_"):
+        read_config(folder)
 
 
 def test_more_layers_than_the_tensors_can_fill_are_refused_before_they_are_built(

@@ -17,7 +17,12 @@ from .reader import Reader
 LONGEST_CPU = 10.0  # seconds of processor time for one input
 LONGEST_WALL = 120.0  # seconds; the machine may be busy with other things
 _SPAWN = multiprocessing.get_context("spawn")
-_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1"}
+_ENVIRONMENT = {
+    "RUST_BACKTRACE": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MALLOC_ARENA_MAX": "2",
+    "OMP_NUM_THREADS": "1",
+}
 
 Job = tuple[str, Any, int, Any]
 """(reader, seed, first input, beyond the last), or of an input that was kept: (reader, folder,

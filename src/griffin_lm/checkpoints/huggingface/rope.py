@@ -56,9 +56,9 @@ def _read(get: Settings, name: str, inner: object, plain: Rope, scaled: bool) ->
         raise get.refuse(name, "one flat object")
     inside = Settings(inner, get.path, name)
     kinds = ("default", "llama3") if scaled else ("default",)
-    said = {inside.get(key) for key in ("rope_type", "type")} - {None}
-    kind = said.pop() if said else "default"
-    if said or kind not in kinds:
+    said = [found for key in ("rope_type", "type") if (found := inside.get(key)) is not None]
+    kind = said[0] if said else "default"
+    if any(other != kind for other in said) or kind not in kinds:
         raise CheckpointError(
             f"{get.path}: {name}.rope_type is {kind!r:.60}; only "
             f"{' and '.join(map(repr, kinds))} {'are' if scaled else 'is'} supported"
