@@ -2,7 +2,8 @@
 
 import pytest
 
-from griffin_lm.checkpoints.hub import ALIASES, HubId, near, parse
+import griffin_lm as griffin
+from griffin_lm.checkpoints.hub import ALIASES, HubId, near, parse, preset_of
 
 
 @pytest.mark.parametrize(
@@ -10,6 +11,10 @@ from griffin_lm.checkpoints.hub import ALIASES, HubId, near, parse
     [
         ("recurrentgemma-2b", HubId("google/recurrentgemma-2b")),
         ("recurrentgemma-9b-it", HubId("google/recurrentgemma-9b-it")),
+        ("gemma-7b-it", HubId("google/gemma-7b-it")),
+        ("llama-3-8b-instruct", HubId("meta-llama/Meta-Llama-3-8B-Instruct")),
+        ("llama-3.2-1b@v1", HubId("meta-llama/Llama-3.2-1B", "v1")),
+        ("mamba-2.8b", HubId("state-spaces/mamba-2.8b-hf")),
         ("recurrentgemma-2b@v1", HubId("google/recurrentgemma-2b", "v1")),
         ("google/recurrentgemma-2b-pytorch", HubId("google/recurrentgemma-2b-pytorch")),
         ("someone/My_model.v2@refs/pr/3", HubId("someone/My_model.v2", "refs/pr/3")),
@@ -30,13 +35,28 @@ def test_what_could_be_a_path_or_an_attack_is_none(name: str) -> None:
     assert parse(name) is None
 
 
-def test_every_published_recurrentgemma_has_an_alias() -> None:
-    assert ALIASES == {
-        "recurrentgemma-2b": "google/recurrentgemma-2b",
-        "recurrentgemma-2b-it": "google/recurrentgemma-2b-it",
-        "recurrentgemma-9b": "google/recurrentgemma-9b",
-        "recurrentgemma-9b-it": "google/recurrentgemma-9b-it",
+def test_every_published_model_has_an_alias() -> None:
+    google = ("recurrentgemma-2b", "recurrentgemma-9b", "gemma-2b", "gemma-7b")
+    mamba = ("mamba-130m", "mamba-370m", "mamba-790m", "mamba-1.4b", "mamba-2.8b")
+    wanted = {f"{name}{kind}": f"google/{name}{kind}" for name in google for kind in ("", "-it")}
+    wanted |= {name: f"state-spaces/{name}-hf" for name in mamba}
+    wanted |= {
+        "llama-3-8b": "meta-llama/Meta-Llama-3-8B",
+        "llama-3-8b-instruct": "meta-llama/Meta-Llama-3-8B-Instruct",
+        "llama-3.1-8b": "meta-llama/Llama-3.1-8B",
+        "llama-3.1-8b-instruct": "meta-llama/Llama-3.1-8B-Instruct",
+        "llama-3.2-1b": "meta-llama/Llama-3.2-1B",
+        "llama-3.2-1b-instruct": "meta-llama/Llama-3.2-1B-Instruct",
+        "llama-3.2-3b": "meta-llama/Llama-3.2-3B",
+        "llama-3.2-3b-instruct": "meta-llama/Llama-3.2-3B-Instruct",
     }
+    assert wanted == ALIASES
+
+
+def test_every_alias_has_a_preset_of_its_own() -> None:
+    for alias, repo in ALIASES.items():
+        preset = alias.removesuffix("-it").removesuffix("-instruct")
+        assert preset_of(HubId(repo)) == griffin.PRESETS[preset], alias
 
 
 @pytest.mark.parametrize(

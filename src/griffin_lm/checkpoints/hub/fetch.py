@@ -105,7 +105,7 @@ def config_of(snapshot: Snapshot) -> ModelConfig | None:
 
 def preset_of(hub: HubId) -> ModelConfig | None:
     """The preset that a repository is named after: words for kind and layout follow its name."""
-    name = hub.repo.rpartition("/")[2]
+    name = hub.repo.rpartition("/")[2].lower().removeprefix("meta-")
     return next((PRESETS[preset] for preset in PRESETS if name.startswith(preset)), None)
 
 

@@ -4,16 +4,36 @@ import difflib
 import re
 from dataclasses import dataclass
 
-# Published weights by the name of their configuration (docs/hub.md).
-ALIASES: dict[str, str] = {
+_RECURRENT_GEMMA = {
     f"recurrentgemma-{size}{kind}": f"google/recurrentgemma-{size}{kind}"
     for size in ("2b", "9b")
     for kind in ("", "-it")
 }
+_GEMMA = {
+    f"gemma-{size}{kind}": f"google/gemma-{size}{kind}"
+    for size in ("2b", "7b")
+    for kind in ("", "-it")
+}
+_LLAMA = {
+    f"{alias}{kind}": f"meta-llama/{repo}{kind.title()}"
+    for alias, repo in (
+        ("llama-3-8b", "Meta-Llama-3-8B"),
+        ("llama-3.1-8b", "Llama-3.1-8B"),
+        ("llama-3.2-1b", "Llama-3.2-1B"),
+        ("llama-3.2-3b", "Llama-3.2-3B"),
+    )
+    for kind in ("", "-instruct")
+}
+_MAMBA = {
+    f"mamba-{size}": f"state-spaces/mamba-{size}-hf"
+    for size in ("130m", "370m", "790m", "1.4b", "2.8b")
+}
+# Published weights by the name of their configuration (docs/hub.md).
+ALIASES: dict[str, str] = _RECURRENT_GEMMA | _GEMMA | _LLAMA | _MAMBA
 # DeepMind's own layouts of the same models; known so that a misspelt name can be answered
 _DEEPMIND = [
     f"{repo.removesuffix('-it')}-{layout}{'-it' if repo.endswith('-it') else ''}"
-    for repo in ALIASES.values()
+    for repo in _RECURRENT_GEMMA.values()
     for layout in ("pytorch", "flax")
 ]
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
