@@ -42,11 +42,11 @@ def test_pretrain_trains_and_goes_on(run, recipe: Path) -> None:
     base = recipe.parent
     options = ("--data", base / "data", "--out", base / "out")
     first = run("pretrain", recipe, *options)
-    assert first.code == 0 and "3 0.00M" in first.out
+    assert first.code == 0 and "step 3 | 96 of 96 tokens | loss" in first.out
     again = run("pretrain", recipe, *options)
     assert again.code == 1 and "--resume auto" in again.err
     on = run("pretrain", recipe, *options, "--resume", "auto", "--set", "tokens=160")
-    assert on.code == 0 and "going on from step 3" in on.out and "5 0.00M" in on.out
+    assert on.code == 0 and "going on from step 3" in on.out and "step 5 | 160 of 160" in on.out
 
 
 def test_pretrain_names_a_setting_that_it_does_not_have(run, recipe: Path) -> None:

@@ -81,7 +81,7 @@ class Located(Protocol):
 class Reporting(Protocol):
     """A feed with figures of its own for the log."""
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float | int]:
         """The same names at every call; columns of the CSV."""
         ...
 

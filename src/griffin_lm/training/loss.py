@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ..errors import TrainingError
 from ..layers.quantized import QuantizedMatrix
 from ..precision import accumulation
 from ..shapes import Hidden, Tokens
 
-_LOGITS = {"cpu": 2**24, "cuda": 2**27}  # numbers in a chunk's logits where no chunk is given
+_LOGITS = {"cpu": 2**25, "cuda": 2**27}  # numbers in a chunk's logits where no chunk is given
 
 
 class Loss(NamedTuple):
@@ -78,24 +79,27 @@ def _autocast_dtype(device: str) -> torch.dtype | None:
 def chunk_loss(
     logits: Tensor, targets: Tensor, weight: Tensor, cap: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of logits (N, V) before the cap: loss (N), hits (N), gradient of the weighted sum (N, V)."""
+    """Of logits (N, V) before the cap: loss (N), hits (N), gradient of the weighted sum (N, V).
+
+    The gradient has the dtype of the logits; all is computed in fp32.
+    """
     x = logits.to(accumulation(logits.dtype))
     slope: Tensor | None = None
     if cap:
         bent = torch.tanh(x / cap)
-        x, slope = bent * cap, 1 - bent * bent
+        x = bent * cap
+        slope = bent.mul_(bent).neg_().add_(1)
     most = x.amax(-1, keepdim=True)
-    powers = (x - most).exp()
-    sums = powers.sum(-1, keepdim=True)
     at = targets[:, None]
     wanted = x.gather(1, at)
+    gradient = (x - most).exp_()
+    sums = gradient.sum(-1, keepdim=True)
     loss = (sums.log() + most - wanted)[:, 0]
     scale = weight[:, None].to(x.dtype)
-    gradient = powers * (scale / sums)
-    gradient = gradient.scatter_add(1, at, -scale)
+    gradient.mul_(scale / sums).scatter_add_(1, at, -scale)
     if slope is not None:
-        gradient = gradient * slope
-    return loss, (wanted >= most)[:, 0], gradient
+        gradient.mul_(slope)
+    return loss, (wanted >= most)[:, 0], gradient.to(logits.dtype)
 
 
 @cache
@@ -122,9 +126,7 @@ class _Fused(torch.autograd.Function):
         """hidden (N, W), matrix (V, W), targets and weight (N)."""
         wide = accumulation(hidden.dtype)
         at_hidden = torch.empty_like(hidden) if wanted and ctx.needs_input_grad[0] else None
-        at_matrix = (
-            torch.zeros_like(matrix, dtype=wide) if wanted and ctx.needs_input_grad[1] else None
-        )
+        by_matrix, at_matrix = wanted and ctx.needs_input_grad[1], None
         narrow = matrix.to(kind)
         each = hidden.new_empty(hidden.shape[0], dtype=wide)
         right = torch.empty_like(targets, dtype=torch.bool)
@@ -132,26 +134,31 @@ class _Fused(torch.autograd.Function):
         for begin in range(0, hidden.shape[0], chunk):
             span = slice(begin, begin + chunk)
             x = hidden[span].to(kind)
-            each[span], right[span], gradient = function(
-                x @ narrow.T, targets[span], weight[span], cap
-            )
-            gradient = gradient.to(kind)
+            logits = torch.nn.functional.linear(x, narrow)
+            each[span], right[span], gradient = function(logits, targets[span], weight[span], cap)
+            del logits
             if at_hidden is not None:
                 at_hidden[span] = gradient @ narrow
-            if at_matrix is not None:
+            if by_matrix and at_matrix is None:
+                at_matrix = (gradient.T @ x).to(wide)
+            elif at_matrix is not None:
                 at_matrix += gradient.T @ x
-        ctx.save_for_backward(at_hidden, at_matrix)
-        ctx.kinds = hidden.dtype, matrix.dtype
+        if by_matrix and at_matrix is None:
+            at_matrix = torch.zeros_like(matrix, dtype=wide)
+        # not saved for backward: a saved tensor would be copied once more on its way to .grad
+        ctx.found = (at_hidden, at_matrix, hidden.dtype, matrix.dtype)
         ctx.mark_non_differentiable(each, right)
         return (each * weight.to(wide)).sum(), each, right
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         """Both gradients were made going forward."""
-        at_hidden, at_matrix = ctx.saved_tensors
-        hidden, matrix = ctx.kinds
+        if ctx.found is None:
+            raise TrainingError("a chunked loss goes backward once: compute it again")
+        at_hidden, at_matrix, hidden, matrix = ctx.found
+        ctx.found = None
         return (
-            None if at_hidden is None else (at_hidden * grads[0]).to(hidden),
+            None if at_hidden is None else at_hidden.mul_(grads[0]).to(hidden),
             None if at_matrix is None else at_matrix.mul_(grads[0]).to(matrix),
             *[None] * 7,
         )

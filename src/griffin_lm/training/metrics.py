@@ -1,6 +1,5 @@
-"""Figures of a run: one CSV always, TensorBoard and W&B where installed, a line of progress."""
+"""Figures of a run: a CSV always, TensorBoard and W&B where installed, a line of progress."""
 
-import csv
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,8 @@ from torch import nn
 
 from .batch import Feed, Reporting, World
 from .config import TrainConfig
+from .loggers import Logger, open_loggers
+from .speed import matmul_parameters, matrix_rate
 
 
 class StepFigures(NamedTuple):
@@ -30,57 +31,88 @@ class StepFigures(NamedTuple):
 
 
 class Metrics:
-    """Means of the steps since the last line: to the terminal and to out/log.csv."""
+    """Means over `log_every` steps: a line to the terminal, a row to every logger (rank 0 only).
+
+    fraction_of_matrix_rate: 6 * parameters in matrix products (the head's among them) * tokens/s,
+    over the rate of a large matrix product, which is measured at the start for `rate_seconds`.
+    """
 
     def __init__(
         self, config: TrainConfig, model: nn.Module, out: Path, world: World, steps: int
     ) -> None:
-        self.config, self.path, self.world = config, out / "log.csv", world
+        self.config, self.out, self.world, self.begun_at = config, out, world, steps
+        self.flops_per_token = 6 * matmul_parameters(model)
+        self.matrix_rate = 0.0  # FLOP/s of all processes together; 0: not measured
         self.waiting: list[StepFigures] = []
-        self.since = time.perf_counter()
+        self.loggers: list[Logger] = []
+        self.since = 0.0
 
     def __enter__(self) -> "Metrics":
+        if self.config.rate_seconds > 0:  # on every rank, since they may share one processor
+            rate = matrix_rate(self.world.device, self.config.bf16, self.config.rate_seconds)
+            self.matrix_rate = rate * self.world.size
+        if self.world.rank == 0:
+            self.loggers = open_loggers(self.out, self.begun_at)
+        self.since = time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        for logger in list(self.loggers):
+            self._guard(logger, logger.close)
 
     def add(self, figures: StepFigures, share: float, feed: Feed) -> None:
-        """One step's figures."""
+        """One step's figures; share: how much of the run is done."""
         self.waiting.append(figures)
-        if len(self.waiting) < self.config.log_every or self.world.rank != 0:
+        if len(self.waiting) < self.config.log_every:
             return
-        now, waiting = time.perf_counter(), self.waiting
-        rate = sum(row.step_tokens for row in waiting) / max(1e-9, now - self.since)
-        self.waiting, self.since = [], now
-        mean = {
-            name: sum(getattr(r, name) for r in waiting) / len(waiting) for name in ("loss", "norm")
-        }
-        left = figures.seconds * (1 - share) / max(1e-9, share)
-        print(
-            f"{figures.steps} {figures.tokens / 1e6:.2f}M loss {mean['loss']:.3f} | "
-            f"{rate:,.0f} tokens/s, {left:.0f} s left",
-            flush=True,
-        )
-        columns: dict[str, Any] = {
-            "step": figures.steps,
-            "tokens": figures.tokens,
-            "seconds": round(figures.seconds, 1),
-            **{name: round(value, 5) for name, value in mean.items()},
-            "rate": figures.rate,
-            "tokens_per_s": round(rate),
-        }
+        waiting, self.waiting = self.waiting, []
+        now, then = time.perf_counter(), self.since
+        self.since = now
+        if self.world.rank != 0:
+            return
+        columns = self._columns(waiting, now - then)
+        print(self._line(figures, columns, share), flush=True)
         if isinstance(feed, Reporting):
             columns |= {name: round(value, 4) for name, value in feed.figures().items()}
-        try:
-            self._write(columns)
-        except OSError as error:
-            print(f"{self.path} could not be written ({error}); training goes on", file=sys.stderr)
+        for logger in list(self.loggers):
+            self._guard(logger, lambda logger=logger: logger.write(figures.steps, columns))
 
-    def _write(self, columns: dict[str, Any]) -> None:
-        fresh = not self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(columns))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(columns)
+    def _columns(self, waiting: list[StepFigures], took: float) -> dict[str, float | int]:
+        last, count = waiting[-1], len(waiting)
+        rate = sum(row.step_tokens for row in waiting) / max(1e-9, took)
+        fraction = rate * self.flops_per_token / self.matrix_rate if self.matrix_rate else 0.0
+        return {
+            "step": last.steps,
+            "tokens": last.tokens,
+            "seconds": round(last.seconds, 1),
+            "loss": round(sum(row.loss for row in waiting) / count, 5),
+            "norm": round(sum(row.norm for row in waiting) / count, 4),
+            "rate": last.rate,
+            "tokens_per_s": round(rate),
+            "fraction_of_matrix_rate": round(fraction, 4),
+        }
+
+    def _line(self, figures: StepFigures, columns: dict[str, float | int], share: float) -> str:
+        whole = f" of {self.config.tokens:,}" if not self.config.steps else ""
+        left = figures.seconds * (1 - share) / max(1e-9, share)
+        fraction = columns["fraction_of_matrix_rate"]
+        return (
+            f"step {figures.steps:,} | {figures.tokens:,}{whole} tokens | "
+            f"loss {columns['loss']:.3f} | {columns['tokens_per_s']:,} tokens/s"
+            + (f", {fraction:.2f} of the matrix rate" if self.matrix_rate else "")
+            + f" | {_duration(left)} left"
+        )
+
+    def _guard(self, logger: Logger, call: Any) -> None:
+        """A logger that fails is dropped with a word; training goes on."""
+        try:
+            call()
+        except Exception as error:  # whatever a foreign logger raises
+            self.loggers.remove(logger)
+            print(f"{logger.name} failed and is left out from here on ({error})", file=sys.stderr)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,12 +1,9 @@
 """The training loop: any feed, any model that obeys the model call."""
 
 import math
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +20,7 @@ from .metrics import Metrics, StepFigures
 from .optim import make_optimizer
 from .randomness import random_states, restore_random_states
 from .schedule import learning_rate
+from .signals import Signals
 
 
 class _Seen(NamedTuple):
@@ -211,7 +209,7 @@ class Trainer:
         """
         self._open(resume)
         metrics = Metrics(self.config, self.model, self.out, self.world, self.steps)
-        saved, signals = time.monotonic(), _Signals()
+        saved, signals = time.monotonic(), Signals()
         with signals, metrics:
             while self.share < 1 and not signals.seen:
                 metrics.add(self.step(), self.share, self.feed)
@@ -288,25 +286,3 @@ class Trainer:
 def _is_out_of_memory(error: RuntimeError) -> bool:
     on_cpu = "can't allocate memory" in str(error)  # the CPU's allocator has no class of its own
     return isinstance(error, torch.OutOfMemoryError) or on_cpu
-
-
-class _Signals:
-    """While entered, SIGTERM and the first Ctrl-C are noted in `seen`, not acted upon."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Signals":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        self.seen = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends it at once
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

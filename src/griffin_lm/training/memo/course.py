@@ -155,7 +155,7 @@ class MemoFeed:
             f"{course.table(NOTHING)}"
         )
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float | int]:
         """Mean losses of prose and answers since the last call, and the course's place."""
         prose, tokens, answers, count = self._sums.tolist()
         self._sums.zero_()
