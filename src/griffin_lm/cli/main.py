@@ -16,6 +16,7 @@ from . import (
     bench,
     chat,
     convert,
+    data,
     demo,
     doctor,
     evaluate,
@@ -47,7 +48,7 @@ COMMANDS = (
     pretrain.pretrain,
     evaluate.evaluate,
 )
-GROUPS = (bench.app,)
+GROUPS = (bench.app, data.app)
 for command in COMMANDS:
     app.command()(command)
 for group in GROUPS:

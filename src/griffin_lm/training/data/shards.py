@@ -253,7 +253,7 @@ class TokenFileWriter:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self._discard()
+        self.discard()
 
     def _write(self, data: bytes) -> None:
         assert self._file is not None
@@ -264,13 +264,14 @@ class TokenFileWriter:
             raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> DataError:
-        self._discard()
+        self.discard()
         return DataError(
             f"{self.path}: cannot be written ({error.strerror or error}); "
             "free some space or choose another folder"
         )
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Removes what is not committed; nothing where `commit` was called."""
         file, aside = self._file, self._aside
         self._file = self._aside = None
         if file is not None:
