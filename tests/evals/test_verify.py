@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import griffin_lm as griffin
-from griffin_lm.errors import CheckpointError, ConfigError
+from griffin_lm.errors import BackendUnavailable, CheckpointError, ConfigError
 from griffin_lm.evals.verify import Report, verify
 from griffin_lm.evals.verify import run as verify_run
 from griffin_lm.inference import LanguageModel
@@ -251,6 +251,16 @@ def test_an_error_on_the_way_is_a_line_and_the_rest_goes_on(
     stopped = next(line for line in report.failed if line.name.endswith("stopped"))
     assert "the disk is full" in stopped.note
     assert results(report)[BLOCKS] == "PASS"
+
+
+@pytest.mark.parametrize(("kernels", "dtype"), [("reference", "float32"), ("native", "bfloat16")])
+def test_the_kernels_asked_for_are_those_verified(folder: Path, kernels: str, dtype: str) -> None:
+    try:
+        report = verify(folder, device="cpu", dtype=dtype, kernels=kernels)
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    assert [line.name for line in report.failed] == [SHUFFLED]
+    assert report.facts["kernels"] == kernels
 
 
 def test_a_damaged_file_is_refused_before_any_line(folder: Path, tmp_path: Path) -> None:

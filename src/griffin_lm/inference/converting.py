@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import FORMATS, detect, read_parameters
+from ..checkpoints.detection import folders_beside
 from ..checkpoints.names import expand
 from ..checkpoints.tensors import same_bits
 from ..errors import CheckpointCorrupt, CheckpointError, CheckpointMismatch, ConfigError
@@ -151,10 +152,7 @@ def find_tokenizer(source: Path, named: str | PathLike[str] | None = None) -> To
     """The vocabulary named, or the one beside the checkpoint, or None where there is none."""
     if named is not None:
         return load_tokenizer(Path(named))
-    folder = source if source.is_dir() else source.parent
-    # DeepMind's archives have it beside the folder of weights
-    homes = (folder,) if (folder / "config.json").exists() else (folder, folder.parent)
-    for home in homes:
+    for home in folders_beside(source):
         if any((home / name).exists() for name in ("tokenizer.model", "tokenizer.json")):
             return load_tokenizer(home)
     return None

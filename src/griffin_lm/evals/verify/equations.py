@@ -96,14 +96,12 @@ def whole_window(subject: Subject, progress: Callable[[int, int], None]) -> Iter
     yield judged(name, sharp, f"{worst:.1e}", f"{WINDOW_LIMIT:.1e}", note)
 
 
-@torch.inference_mode()
 def _run(block: nn.Module, x: Tensor) -> Tensor:
     """(T, W) float64 after a block, computed in fp32 from an empty state."""
     wide, state, span = _prepared(block, block.get_submodule("mixer"))
     return wide(x.float().to(_device(block))[None], span(0, len(x)), state)[0][0].cpu().double()
 
 
-@torch.inference_mode()
 def _across(mixer: nn.Module, x: Tensor, cut: int) -> Iterator[Tensor]:
     """The mixer's outputs in fp32: of one call, and of two that meet at `cut`."""
     wide, state, span = _prepared(mixer, mixer)

@@ -24,7 +24,6 @@ LAST = 24  # tokens whose logits `long_window` compares
 HELD = 40  # tokens that the forked state has read
 
 
-@torch.inference_mode()
 def chunks(subject: Subject) -> Iterator[Line]:
     """The row cut into pieces."""
     tokens, state, parts = subject.row(subject.tokens), None, list[Tensor]()
@@ -44,7 +43,6 @@ def chunks(subject: Subject) -> Iterator[Line]:
     )
 
 
-@torch.inference_mode()
 def single_tokens(subject: Subject) -> Iterator[Line]:
     """One token a call across the window's edge, where the ring begins to overwrite."""
     tokens = subject.row(subject.tokens)
@@ -60,7 +58,6 @@ def single_tokens(subject: Subject) -> Iterator[Line]:
     yield within("token by token = whole", error, subject.limit, note)
 
 
-@torch.inference_mode()
 def rows_and_padding(subject: Subject) -> Iterator[Line]:
     """Four rows in one call: padded left, padded right, with gaps, another text; then one more."""
     mine, other, twin = subject.tokens, subject.others, subject.twin
@@ -89,7 +86,6 @@ def rows_and_padding(subject: Subject) -> Iterator[Line]:
         yield within(name, difference(found, wanted), subject.limit, note)
 
 
-@torch.inference_mode()
 def packed_documents(subject: Subject) -> Iterator[Line]:
     """Two documents in one row: the second must see nothing of the first."""
     first = len(subject.tokens) // 3
@@ -108,7 +104,6 @@ def packed_documents(subject: Subject) -> Iterator[Line]:
     yield within(f"first {TAPS} tokens of the next document", error, subject.limit, note)
 
 
-@torch.inference_mode()
 def forked_state(subject: Subject) -> Iterator[Line]:
     """One state continued twice; the model as it is, with its whole window."""
     _, state = subject.model(subject.row(subject.tokens[:HELD]), logits=None)
@@ -124,7 +119,6 @@ def forked_state(subject: Subject) -> Iterator[Line]:
     yield judged("a fork can be repeated", same, _bits(same), "to the bit", note)
 
 
-@torch.inference_mode()
 def saved_state(subject: Subject) -> Iterator[Line]:
     """A state written to a file and read again."""
     _, state = subject.model(subject.row(subject.others[:HELD]), logits=None)
@@ -141,7 +135,6 @@ def saved_state(subject: Subject) -> Iterator[Line]:
     yield judged("saved and loaded = continued", same, _bits(same), "to the bit", note)
 
 
-@torch.inference_mode()
 def long_window(subject: Subject) -> Iterator[Line]:
     """The model with its whole window, read past it in chunks and at once (`long` only)."""
     model, ids = subject.model, subject.long_tokens

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ...checkpoints import open_source
+from ...checkpoints.detection import folders_beside
 from ...models import PRESETS, Griffin, ModelConfig
 from ...models.sizes import parameter_counts
 from ...shapes import JSON
@@ -63,8 +64,7 @@ def files_of(path: Path, progress: Callable[[int, int], None]) -> Files:
     """
     source = open_source(path)
     folder = path if path.is_dir() else path.parent
-    # DeepMind's archives keep the vocabulary beside the folder of weights
-    homes = (folder,) if (folder / "config.json").exists() else (folder, folder.parent)
+    homes = folders_beside(path)
     found = {file.resolve(): file for file in source.files}
     found |= {f.resolve(): f for home in homes for f in (home / n for n in BESIDE) if f.is_file()}
     sizes = {file: file.stat().st_size for file in found.values()}

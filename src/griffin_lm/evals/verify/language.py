@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import torch
 from torch.nn.functional import cross_entropy
 
 from .lines import Line, judged, left_out, told
@@ -74,7 +73,6 @@ def bits_per_byte(subject: Subject, progress: Callable[[int, int], None]) -> Ite
     yield judged(names[1], cost >= WORSE, f"+{cost:.4f}", f"at least +{WORSE}", note)
 
 
-@torch.inference_mode()
 def _losses(subject: Subject, ids: list[int]) -> Iterator[float]:
     """Nats of all tokens but the first, chunk by chunk."""
     tokens, state = subject.row(ids), None

@@ -103,14 +103,21 @@ def incomparable(config: ModelConfig) -> str | None:
 
 
 def _loaded(folder: str, window: int, dtype: torch.dtype) -> Any:
-    """Theirs, as transformers itself reads the folder."""
+    """Theirs, as transformers itself reads the folder; its progress bars would mix with ours."""
     import transformers
+    from transformers.utils import logging
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     config.attention_window_size = window
-    return transformers.RecurrentGemmaForCausalLM.from_pretrained(
-        folder, config=config, dtype=dtype, local_files_only=True
-    ).eval()
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return transformers.RecurrentGemmaForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, local_files_only=True
+        ).eval()
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _given(twin: Griffin) -> Any:
@@ -171,7 +178,6 @@ def _their_name(name: str) -> str:
     return name
 
 
-@torch.inference_mode()
 def _logits(theirs: Any, tokens: Tensor, config: ModelConfig) -> Tensor:
     """(T, V) fp32 of one row. Where ours has no cap, theirs is asked before its own."""
     if config.logit_cap:

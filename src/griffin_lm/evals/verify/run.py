@@ -15,9 +15,9 @@ import torch
 
 from ...checkpoints import detect, read_config, save_model
 from ...checkpoints.hub import memory_at_hand
-from ...errors import CheckpointMismatch, ConfigError, GriffinError
+from ...errors import BackendUnavailable, CheckpointMismatch, ConfigError, GriffinError
 from ...inference import load
-from ...inference.loading import BUNDLED, find, pick_device, pick_dtype
+from ...inference.loading import BUNDLED, check_choices, find, pick_device, pick_dtype
 from ...models import PRESETS, Griffin, ModelConfig, resolve_config
 from ...models.sizes import memory, parameter_counts
 from ...text import Tokenizer, load_tokenizer
@@ -50,13 +50,20 @@ def verify(
 ) -> Report:
     """Verifies a model on its own weights; docs/verify.md says what each line proves.
 
-    source, device, quantize, kernels, config, tokenizer, offline: as in `load`. dtype: of the
+    source, device, kernels, config, tokenizer, offline: as in `load`. dtype: of the
     arithmetic; "auto" is float32 where the memory at hand allows it, else the dtype of the files.
+    quantize: refused.
     random: `source` names a preset, of which random weights in bfloat16 are saved in a temporary
     folder and verified. long: also read past a long window. progress: (what, done, in all).
 
     Raises a GriffinError for what cannot be loaded; what then goes wrong is a line that fails.
     """
+    if quantize is not None:
+        raise ConfigError(
+            f"quantize={quantize!r}: verify holds the weights in the files against the equations, "
+            "and quantised ones are rounded on purpose; leave it out"
+        )
+    check_choices(None, kernels)
     name = fspath(source)
     with random_checkpoint(name) if random else nullcontext(find(source, offline)) as where:
         if random:
@@ -84,13 +91,16 @@ def verify(
         for title, check in _checks(subject, files, progress):
             started, lines = time.perf_counter(), list[Line]()
             try:
-                lines += check
+                with torch.no_grad():
+                    lines += check
+            except BackendUnavailable:  # what was asked for can't be had: an error, not a finding
+                raise
             except (GriffinError, RuntimeError) as error:
                 reason = f"{type(error).__name__}: {error}"
                 lines.append(Line(f"{title}: stopped", "FAIL", "", note=reason[:400]))
             report.sections.append(Section(title, lines, time.perf_counter() - started))
         shown = str(kind).removeprefix("torch.")
-        report.facts = facts(subject, f"{shown} ({why})", place)
+        report.facts = facts(subject, f"{shown} ({why})", kernels, place)
         report.facts["time"] = (
             f"{time.perf_counter() - began:.0f} s, "
             f"{time.process_time() - busy:.0f} s of it on a processor (threads added up)"
@@ -150,7 +160,7 @@ def arithmetic(
     return (torch.float32, words) if needed <= at_hand else (stored, f"as in the files: {words}")
 
 
-def facts(subject: Subject, computed: str, device: torch.device) -> dict[str, str]:
+def facts(subject: Subject, computed: str, kernels: str, device: torch.device) -> dict[str, str]:
     """Versions, machine, and what was run."""
     machine = measured.machine()
     found = {
@@ -158,6 +168,7 @@ def facts(subject: Subject, computed: str, device: torch.device) -> dict[str, st
         "model": subject.name + (" (random weights)" if subject.random else ""),
         "format": subject.format,
         "arithmetic": computed,
+        "kernels": kernels,
         "device": f"{device}" + (f", {machine['gpu']}" if device.type == "cuda" else ""),
         "processor": f"{machine['processor']}, {machine['cores']} cores, "
         f"{machine['threads']} threads, {memory_at_hand().total / 1e9:.0f} GB",

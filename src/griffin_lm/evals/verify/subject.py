@@ -162,6 +162,7 @@ def sharing(model: Griffin, config: ModelConfig) -> Griffin:
     """A model of another config whose parameters are the given model's own, in the same memory."""
     twin = Griffin(config, device="meta")
     twin.load_state_dict(dict(model.named_parameters()), strict=True, assign=True)
+    twin.kernels = model.kernels
     return twin.eval()
 
 
