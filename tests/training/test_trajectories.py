@@ -1,5 +1,7 @@
 """What only changes how a step is computed does not change where training goes."""
 
+import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -158,12 +160,19 @@ def test_the_loss_in_chunks_goes_the_same_way(tmp_path: Path):
 
 
 def compare_compiled(out: Path, checkpoint_blocks: bool) -> None:
-    """In a process without the shape checker, which can't be compiled."""
-    compiled = config(compile=True, checkpoint_blocks=checkpoint_blocks)
-    assert_same_way(trained(out, eights(), config()), trained(out, eights(), compiled))
+    """In a process without the shape checker, which can't be compiled. One layer of each kind."""
+    small = PRESETS["tiny-griffin"]
+    small = replace(small, layers=2, pattern=small.pattern[1:])
+    runs = [
+        Trainer(build(small, dtype=torch.float64), Rows(eights()), settings, out)
+        for settings in (config(), config(compile=True, checkpoint_blocks=checkpoint_blocks))
+    ]
+    eager, compiled = (([run.step().loss for _ in range(STEPS)], run) for run in runs)
+    assert_same_way(eager, compiled)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("checkpoint_blocks", [False, True])
 def test_compiled_blocks_go_the_same_way(tmp_path: Path, checkpoint_blocks: bool):
     """Also where they are computed twice."""
@@ -175,6 +184,15 @@ def test_compiled_blocks_go_the_same_way(tmp_path: Path, checkpoint_blocks: bool
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2]
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_without_a_compiler_a_run_goes_on_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    run = Trainer(model(), Rows(eights()), config(compile=True), tmp_path)
+    assert not run.compiled and "needs a C++ compiler" in capsys.readouterr().out
+    assert math.isfinite(run.step().loss)
 
 
 def carried(cut: int) -> list[Batch]:
