@@ -12,12 +12,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from griffin_lm.errors import CheckpointCorrupt, TrainingError
-from griffin_lm.training import checkpoint
+from griffin_lm.checkpoints import load_model
+from griffin_lm.errors import TrainingError
 from griffin_lm.training.config import TrainConfig, with_settings
 from griffin_lm.training.export import export
 from griffin_lm.training.pretraining import open_run, pretrain
+from griffin_lm.training.resume import Saver, disk, load, newest, state_to_list
 from griffin_lm.training.trainer import Trainer
+
+
+def save(out: Path, run: Trainer) -> None:
+    Saver(out, keep=2, background=False).save(run.steps, run.to_dict())
+
+
+def saved_in(out: Path) -> dict[str, Any]:
+    path = newest(out)
+    assert path is not None
+    return load(path)
 
 
 def weights(run: Trainer) -> list[Tensor]:
@@ -29,16 +40,15 @@ def test_a_resumed_run_is_to_the_bit_the_run_that_was_not_stopped(
 ):
     for _ in range(3):
         run.step()
-    checkpoint.save(out, run.to_dict())
-    saved = checkpoint.load(out)
-    assert saved is not None
+    save(out, run)
+    saved = saved_in(out)
     other = open_run(config, books, out, "cpu")
     other.restore(saved)
     for _ in range(3):
         assert run.step()[:2] == other.step()[:2]
     assert all(torch.equal(a, b) for a, b in zip(weights(run), weights(other), strict=True))
     assert run.state is not None and other.state is not None
-    mine, theirs = (checkpoint.state_to_list(each.state) for each in (run, other))
+    mine, theirs = (state_to_list(each.state) for each in (run, other))
     assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
     assert same(run.feed.to_dict(), other.feed.to_dict())
 
@@ -87,8 +97,7 @@ def test_a_run_ends_at_its_budget_and_writes_a_log(config: TrainConfig, books: P
     assert pretrain(config, books, out, False, "cpu") == 0
     rows = list(csv.DictReader((out / "log.csv").read_text().splitlines()))
     assert [row["step"] for row in rows] == ["2", "4", "6", "8", "10"]
-    saved = checkpoint.load(out)
-    assert saved is not None
+    saved = saved_in(out)
     assert (saved["progress"]["steps"], saved["progress"]["tokens"]) == (10, 640)
 
 
@@ -106,7 +115,7 @@ def test_an_old_run_is_not_overwritten_by_accident(config: TrainConfig, books: P
 def test_a_run_of_another_model_is_not_gone_on_with(
     run: Trainer, config: TrainConfig, books: Path, out: Path
 ):
-    checkpoint.save(out, run.to_dict())
+    save(out, run)
     with pytest.raises(TrainingError, match="another model"):
         pretrain(with_settings(config, ["model=fledgling"]), books, out, True, "cpu")
 
@@ -123,44 +132,69 @@ def test_a_signal_ends_the_step_saves_and_leaves(run: Trainer, out: Path, number
 
     run.step = interrupted
     assert run.run(False) == code
-    saved = checkpoint.load(out)
-    assert saved is not None and saved["progress"]["steps"] == 2
+    assert saved_in(out)["progress"]["steps"] == 2
     assert signal.getsignal(number) is handler
 
 
-def test_a_full_disk_leaves_the_older_checkpoint(
-    run: Trainer, out: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_disk_that_fills_up_ends_the_run_and_leaves_the_older_checkpoint(
+    config: TrainConfig, books: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    checkpoint.save(out, run.to_dict())
-    old = (out / checkpoint.NAME).read_bytes()
+    run = open_run(with_settings(config, ["save_steps=2"]), books, out, "cpu")
+    step, write = run.step, disk.Disk.write
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(TrainingError, match="No space left"):
-        checkpoint.save(out, run.to_dict())
-    assert (out / checkpoint.NAME).read_bytes() == old
-    assert not list(out.glob("*.part"))
+    def stepped() -> Any:
+        if run.steps == 3:
+            assert newest(out) == out / "step-2"  # waits for it
+            monkeypatch.setattr(disk.Disk, "write", full)
+        return step()
+
+    run.step = stepped
+    with pytest.raises(TrainingError, match=r"No space left on device; step-2 is as it was"):
+        run.run(False)
+    monkeypatch.setattr(disk.Disk, "write", write)
+    assert pretrain(config, books, out, True, "cpu") == 0
+    assert newest(out) == out / "step-10"
 
 
-def test_a_truncated_checkpoint_is_named(run: Trainer, out: Path):
-    checkpoint.save(out, run.to_dict())
-    path = out / checkpoint.NAME
+def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(
+    config: TrainConfig, books: Path, out: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = with_settings(config, ["save_steps=4"])
+    pretrain(config, books, out, False, "cpu")
+    wanted = saved_in(out)
+    path = out / "step-10" / "training.pt"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CheckpointCorrupt, match=r"training\.pt"):
-        checkpoint.load(out)
+    capsys.readouterr()
+    pretrain(config, books, out, True, "cpu")
+    said = capsys.readouterr().out
+    assert "passed over step-10: " in said and "going on from step 8" in said
+    again = saved_in(out)
+    for value in (wanted, again):
+        del value["progress"]["seconds"]
+        del value["random"]["python"]  # the tests' type checker draws from it
+    assert same(wanted, again)
+
+
+def test_a_checkpoint_s_folder_is_also_a_model_to_load(run: Trainer, out: Path):
+    save(out, run)
+    model = load_model(out / "step-0", device="cpu", dtype=torch.float32)
+    mine, theirs = run.model.state_dict(), model.state_dict()
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 def test_an_exported_run_loads_and_tells_its_facts(run: Trainer, out: Path, tmp_path: Path):
-    from griffin_lm.inference import load
+    from griffin_lm import inference
 
     run.step()
-    checkpoint.save(out, run.to_dict())
+    save(out, run)
     facts = export(out, tmp_path / "model")
     assert (facts["steps"], facts["tokens"]) == (1, 64)
     assert list(facts["held_out"]) == ["kept"]
-    lm = load(tmp_path / "model", device="cpu", dtype="float32")
+    lm = inference.load(tmp_path / "model", device="cpu", dtype="float32")
     for mine, theirs in itertools.zip_longest(run.model.parameters(), lm.model.parameters()):
         torch.testing.assert_close(mine, theirs, rtol=2**-8, atol=1e-6)
 

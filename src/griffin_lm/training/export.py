@@ -16,14 +16,15 @@ from ..errors import GriffinError, TrainingError
 from ..evals.report import machine
 from ..models import Griffin, ModelConfig
 from ..text import load_tokenizer
-from . import checkpoint
+from .resume import load, newest
 
 
 def export(run: Path, folder: Path, card: str | None = None) -> dict[str, Any]:
     """Writes the run's latest weights and its tokenizer; returns the facts of the run."""
-    saved = checkpoint.load(run)
-    if saved is None:
-        raise TrainingError(f"{run} holds no {checkpoint.NAME}; give the --out of a pretrain run")
+    path = newest(run)
+    if path is None:
+        raise TrainingError(f"{run} holds no checkpoint; give the --out of a pretrain run")
+    saved = load(path)
     model = Griffin(ModelConfig.from_dict(saved["config"]), "cpu", torch.float32)
     model.load_state_dict(saved["model"])
     tokenizer = load_tokenizer(run / "tokenizer.model")

@@ -11,14 +11,22 @@ from torch import Tensor, nn
 
 from ..errors import TrainingError
 from ..models.state import State
-from . import checkpoint
 from .batch import Batch, Feed, Located, World
-from .blocks import prepare_blocks
+from .blocks import compile_why_not, prepare_blocks
 from .config import TrainConfig
 from .loss import token_losses
 from .metrics import Metrics, StepFigures
 from .optim import make_optimizer
 from .randomness import random_states, restore_random_states
+from .resume import (
+    Saver,
+    held,
+    load,
+    newest,
+    refuse_other_config,
+    state_from_list,
+    state_to_list,
+)
 from .schedule import learning_rate
 from .signals import Signals
 
@@ -53,7 +61,11 @@ class Trainer:
         self.state: State | None = None  # carried from batch to batch
         self.steps, self.tokens, self.seconds = 0, 0, 0.0
         self.split = 1  # parts that a micro-batch is cut into, more where memory does not suffice
-        prepare_blocks(model, config)
+        why_not = compile_why_not(world.device) if config.compile else None
+        if why_not is not None:
+            self._say(f"{why_not}; going on without it, slower")
+        self.compiled = config.compile and why_not is None
+        prepare_blocks(model, self.compiled, config.checkpoint_blocks)
 
     @property
     def share(self) -> float:
@@ -68,10 +80,13 @@ class Trainer:
         """One optimiser step. Raises TrainingError, before any update, where it must not go on."""
         config, began = self.config, time.perf_counter()
         share = self.share
-        batches = [self.feed.take(share).to(self.world.device) for _ in range(config.accumulate)]
-        counted = [self._total(float(batch.weight.sum())) for batch in batches]
+        taken = [self.feed.take(share) for _ in range(config.accumulate)]
+        # counted where the feed left them: on a GPU each look would stop the queue
+        weights = self._total(sum(float(batch.weight.sum()) for batch in taken))
+        tokens = int(self._total(float(sum(int(batch.valid.sum()) for batch in taken))))
         by_weight = config.loss_over == "weights"
-        over = sum(counted) if by_weight else float(len(batches) * self.world.size)
+        over = weights if by_weight else float(len(taken) * self.world.size)
+        batches = [batch.to(self.world.device) for batch in taken]
         seen, state = self._gradients(batches, over or 1.0)
         loss = self._total(sum(one.loss for one in seen))
         norm = self._norm() if math.isfinite(loss) else math.nan
@@ -83,7 +98,6 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.state = state
         self.steps += 1
-        tokens = int(self._total(float(sum(int(batch.valid.sum()) for batch in batches))))
         self.tokens += tokens
         for one in seen:
             if line := self.feed.observe(one.batch, one.each, one.right):
@@ -161,7 +175,7 @@ class Trainer:
                         cut.targets,
                         cut.weight,
                         config.loss_chunk,
-                        config.compile,
+                        self.compiled,
                     )
                 loss = found.total / over
                 loss.backward()
@@ -209,15 +223,17 @@ class Trainer:
         """
         self._open(resume)
         metrics = Metrics(self.config, self.model, self.out, self.world, self.steps)
-        saved, signals = time.monotonic(), Signals()
-        with signals, metrics:
+        saved, last, signals = time.monotonic(), self.steps, Signals()
+        with signals, metrics, Saver(self.out, self.config.keep) as saver:
             while self.share < 1 and not signals.seen:
                 metrics.add(self.step(), self.share, self.feed)
                 by_step = self.config.save_steps and self.steps % self.config.save_steps == 0
                 if by_step or time.monotonic() - saved > self.config.save_every:
-                    self._save()
-                    saved = time.monotonic()
-            self._save()
+                    saver.save(self.steps, self.to_dict())
+                    saved, last = time.monotonic(), self.steps
+                saver.check()
+            if last != self.steps:
+                saver.save(self.steps, self.to_dict())
         if signals.seen:
             print(
                 f"\nsaved at step {self.steps}; go on with --resume auto",
@@ -228,18 +244,13 @@ class Trainer:
         return 0
 
     def _open(self, resume: bool) -> None:
-        content = checkpoint.load(self.out)
-        if content is None:
-            return
-        if not resume:
+        if not resume and held(self.out):
             raise TrainingError(
                 f"{self.out} holds a run; go on with --resume auto or choose another"
             )
-        self.restore(content)
-        self._say(f"going on from step {self.steps}")
-
-    def _save(self) -> None:
-        checkpoint.save(self.out, self.to_dict())
+        if path := newest(self.out, self._say):
+            self.restore(load(path))
+            self._say(f"going on from step {self.steps}")
 
     def _total(self, value: float) -> float:
         """The sum over all processes."""
@@ -257,7 +268,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "config": self.model.config.to_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "state": None if self.state is None else checkpoint.state_to_list(self.state),
+            "state": None if self.state is None else state_to_list(self.state),
             "feed": self.feed.to_dict(),
             "random": random_states(self.world.device),
             "progress": {
@@ -270,12 +281,11 @@ class Trainer:
 
     def restore(self, saved: dict[str, Any]) -> None:
         """The inverse of to_dict. Raises TrainingError for a run of another model."""
-        if saved["config"] != self.model.config.to_dict():
-            raise TrainingError(f"the run in {self.out} is of another model; choose another --out")
+        refuse_other_config(saved["config"], self.model.config.to_dict(), self.out)
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         state = saved["state"]
-        self.state = None if state is None else checkpoint.state_from_list(self.model, state)
+        self.state = None if state is None else state_from_list(self.model, state)
         self.feed.restore(saved["feed"])
         progress = saved["progress"]
         self.steps, self.tokens = progress["steps"], progress["tokens"]

@@ -1,7 +1,16 @@
 """Runs that resume: checkpoints that are whole or not there, and what goes into one."""
 
-from .content import refuse_other_config
+from .content import refuse_other_config, state_from_list, state_to_list
 from .protocol import commit, held
 from .saver import Saver, load, newest
 
-__all__ = ["Saver", "commit", "held", "load", "newest", "refuse_other_config"]
+__all__ = [
+    "Saver",
+    "commit",
+    "held",
+    "load",
+    "newest",
+    "refuse_other_config",
+    "state_from_list",
+    "state_to_list",
+]

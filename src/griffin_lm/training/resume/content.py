@@ -17,7 +17,8 @@ from ...checkpoints.native import NATIVE, OURS, CheckedWeights
 from ...checkpoints.source import Outgoing
 from ...checkpoints.tensors import CODES
 from ...errors import CheckpointCorrupt, TrainingError
-from ...models import ModelConfig
+from ...models import Griffin, ModelConfig
+from ...models.state import State
 from ...shapes import JSON
 from . import disk
 
@@ -93,6 +94,20 @@ def read(folder: Path) -> dict[str, Any]:
     # copies: the file's memory map would keep a pruned checkpoint's room on the disk
     model = {name: source.get(name).clone() for name in source.shapes} | others
     return rest | {"model": model, "config": config.to_dict()}
+
+
+def state_to_list(state: State) -> list[Tensor]:
+    """A carried state as plain tensors."""
+    layers = [tensor for layer in state.layers for tensor in layer]
+    return [*layers, state.read, state.position, state.due]
+
+
+def state_from_list(model: Griffin, tensors: list[Tensor]) -> State:
+    """The inverse of state_to_list."""
+    left = iter(tensors)
+    shape = model.empty_state(1)
+    layers = tuple(type(layer)(*(next(left) for _ in layer)) for layer in shape.layers)
+    return State(layers, next(left), next(left), next(left), model.origin)
 
 
 def refuse_other_config(saved: JSON, wanted: JSON, where: Path) -> None:
