@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from griffin_lm.training.config import TrainConfig
+from griffin_lm.training.pretraining import open_run
 from griffin_lm.training.resume import Saver, load, newest
 from tests.training.resume.values import CONFIG
 
@@ -45,3 +47,17 @@ def run(out: Path, last: int, going: Connection) -> None:
         for after in steps(value, last):
             saver.save(after["progress"]["steps"], after)
             going.send(after["progress"]["steps"])
+
+
+def train(config: TrainConfig, data: Path, out: Path, going: Connection) -> None:
+    """As `griffin pretrain --resume auto`; sends each step that it has done."""
+    trainer = open_run(config, data, out, "cpu")
+    step = trainer.step
+
+    def told() -> Any:
+        figures = step()
+        going.send(figures.steps)
+        return figures
+
+    trainer.step = told
+    trainer.run(True)
