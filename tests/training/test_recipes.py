@@ -12,6 +12,7 @@ import pytest
 from griffin_lm.inference import load
 from griffin_lm.training.config import load_recipe, with_settings
 from griffin_lm.training.data.prepare import prepare
+from griffin_lm.training.export import export
 from griffin_lm.training.pretraining import open_run
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -70,3 +71,15 @@ def test_a_run_that_is_told_to_end_goes_on_where_it_was(shards: Path, tmp_path: 
     )
     assert again.returncode == 0, again.stderr
     assert f"going on from step {steps}" in again.stdout and f"step {steps + 2} " in again.stdout
+
+
+def test_a_run_on_token_files_becomes_a_checkpoint_that_writes(shards: Path, tmp_path: Path):
+    config = with_settings(
+        load_recipe(RECIPES / "prose.py"),
+        [*SHORT, "steps=1", "rows=1", "length=32", "accumulate=1"],
+    )
+    assert open_run(config, shards, tmp_path / "run", "cpu").run(False) == 0
+    facts = export(tmp_path / "run", tmp_path / "model")
+    assert facts["steps"] == 1 and "held_out" not in facts
+    lm = load(tmp_path / "model", device="cpu")
+    assert not lm.instruction_tuned and len(lm.generate("The ", max_new_tokens=3).tokens) == 3

@@ -27,7 +27,7 @@ def export(run: Path, folder: Path, card: str | None = None) -> dict[str, Any]:
     saved = load(path)
     model = Griffin(ModelConfig.from_dict(saved["config"]), "cpu", torch.float32)
     model.load_state_dict(saved["model"])
-    tokenizer = load_tokenizer(run / "tokenizer.model")
+    tokenizer = load_tokenizer(run)
     course: dict[str, Any] = saved["feed"].get("course", {})
     about = {"instruction_tuned": True} if course else {}
     save_model(model.to(torch.bfloat16), folder, tokenizer=tokenizer, card=card, about=about)
