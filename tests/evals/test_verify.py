@@ -125,6 +125,18 @@ def test_a_model_without_attention_says_what_it_was_not_asked(tmp_path: Path) ->
     assert found[CHUNKS] == found[BLOCKS] == "PASS"
 
 
+@pytest.mark.parametrize("preset", ["tiny-mqa", "tiny-mamba", "tiny-lru"])
+def test_models_that_have_no_equations_here_are_held_to_the_rest(
+    preset: str, tmp_path: Path
+) -> None:
+    model = griffin.build(replace(griffin.PRESETS[preset], vocab=2048))
+    vocabulary = griffin.load("fledgling", device="cpu").tokenizer
+    griffin.save(LanguageModel(model, vocabulary), tmp_path / "model")
+    report = verify(tmp_path / "model", device="cpu", dtype="float32")
+    assert [line.name for line in report.failed] == [SHUFFLED]
+    assert results(report)[BLOCKS] == results(report)[LOGITS] == "not done"
+
+
 def test_a_window_off_by_one_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = local_attention.windowed_attention
 

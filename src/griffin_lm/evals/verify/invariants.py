@@ -127,12 +127,18 @@ def saved_state(subject: Subject) -> Iterator[Line]:
         state.save(file)
         size = file.stat().st_size
         loaded = State.load(file, subject.lm)
-    same = _same_bits(state, loaded)
+    note = f"a file of {size:,} bytes, continued by 3 tokens"
     a, after_a = _go_on(subject, state, subject.tokens[-3:])
     b, after_b = _go_on(subject, loaded, subject.tokens[-3:])
-    same = same and torch.equal(a, b) and _same_bits(after_a, after_b)
-    note = f"a file of {size:,} bytes, continued by 3 tokens"
-    yield judged("saved and loaded = continued", same, _bits(same), "to the bit", note)
+    same = _same_bits(state, loaded)
+    if [t.shape for t in _tensors(state)] == [t.shape for t in _tensors(loaded)]:
+        same = same and torch.equal(a, b) and _same_bits(after_a, after_b)
+        yield judged("saved and loaded = continued", same, _bits(same), "to the bit", note)
+        return
+    # a cache that grows is saved without its room in reserve, and sums in another order after it
+    error = difference(a.float(), b.float()) if same else float("nan")
+    note += "; the state has the same bits, the logits after it differ by rounding"
+    yield within("saved and loaded = continued", error, subject.limit, note)
 
 
 def long_window(subject: Subject) -> Iterator[Line]:
@@ -162,8 +168,8 @@ def _go_on(subject: Subject, state: State, ids: list[int]) -> tuple[Tensor, Stat
 
 
 def _same_bits(a: State, b: State) -> bool:
-    """Whether two states hold the same bits."""
-    pairs = zip(_tensors(a), _tensors(b), strict=True)
+    """Whether two states hold the same bits; room that a growing cache has in reserve is none."""
+    pairs = zip(_tensors(a.compact()), _tensors(b.compact()), strict=True)
     return all(torch.equal(_raw(x), _raw(y)) for x, y in pairs)
 
 
