@@ -146,6 +146,23 @@ def test_prepared_text_is_never_overwritten(tmp_path: Path, vocabulary: Tokenize
         prepare(tmp_path / "a.txt", vocabulary, tmp_path / "out")
 
 
+def test_what_a_killed_run_left_is_refused_and_then_replaced(
+    tmp_path: Path, vocabulary: Tokenizer
+) -> None:
+    (tmp_path / "a.txt").write_text("Once.")
+    out = tmp_path / "out"
+    prepare(tmp_path / "a.txt", vocabulary, out)
+    whole = sorted(path.name for path in out.iterdir())
+    (out / "index.json").unlink()
+    (out / "00001.tokens").write_bytes((out / "00000.tokens").read_bytes())
+    (out / ".00002.tokens.x1y2").write_bytes(b"half")
+    with pytest.raises(DataError, match="was not finished"):
+        open_shards(out)
+    prepare(tmp_path / "a.txt", vocabulary, out)
+    assert sorted(path.name for path in out.iterdir()) == whole
+    assert documents(out) == [vocabulary.encode("Once.")]
+
+
 def test_a_folder_whose_file_was_changed_or_lost_is_refused(
     tmp_path: Path, vocabulary: Tokenizer
 ) -> None:

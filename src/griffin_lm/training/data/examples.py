@@ -63,7 +63,7 @@ class Examples:
         return self._answer[self._span(document, start, stop)]
 
     def unanswered(self, length: int) -> list[int]:
-        """Rows that teach nothing where they are cut after `length` inputs: no answer among them."""
+        """Rows without an answer among their first `length` targets, which teach nothing cut there."""
         return [row for row in range(len(self)) if not self.counts(row, 1, length + 1).any()]
 
     def _span(self, document: int, start: int, stop: int) -> slice:

@@ -51,7 +51,7 @@ def prepare(
     if (out / INDEX).exists():
         raise DataError(f"{out}: holds prepared text already; choose another folder or remove it")
     sources = find_sources(source)
-    for left in out.glob("*" + SUFFIX):  # of a run that did not end
+    for left in (*out.glob("*" + SUFFIX), *out.glob(f".*{SUFFIX}.*")):  # of a run that did not end
         left.unlink()
     writing = _Writing(tokenizer, out, shard_tokens)
     bad = BadLines(max_bad)
