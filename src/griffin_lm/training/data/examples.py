@@ -63,7 +63,7 @@ class Examples:
         return self._answer[self._span(document, start, stop)]
 
     def unanswered(self, length: int) -> list[int]:
-        """Rows without an answer among their first `length` targets, which teach nothing cut there."""
+        """Rows without an answer among their first `length` targets: cut there, they are useless."""
         return [row for row in range(len(self)) if not self.counts(row, 1, length + 1).any()]
 
     def _span(self, document: int, start: int, stop: int) -> slice:
