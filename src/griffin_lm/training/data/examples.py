@@ -63,7 +63,7 @@ class Examples:
         return self._answer[self._span(document, start, stop)]
 
     def unanswered(self, length: int) -> list[int]:
-        """Rows without an answer among their first `length` targets: cut there, they are useless."""
+        """Rows without an answer among their first `length` targets: useless if cut there."""
         return [row for row in range(len(self)) if not self.counts(row, 1, length + 1).any()]
 
     def _span(self, document: int, start: int, stop: int) -> slice:
