@@ -18,7 +18,7 @@ COMMANDS = sorted(
 
 def test_the_word_of_a_command_is_the_name_of_its_file() -> None:
     folder = Path(main.__file__).parent
-    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "main", "common"}
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "main", "common", "stages"}
     assert set(COMMANDS) == files
 
 
@@ -66,8 +66,8 @@ def test_wrong_usage_exits_2_on_standard_error(run, arguments: list[str]) -> Non
     ("arguments", "words"),
     [
         (["generate", "/no/such/folder", "x"], "nothing at '/no/such/folder'"),
-        (["generate", "recurrentgemma-2b-it", "x"], "does not download"),
-        (["generate", "someone/model", "x"], "does not download"),
+        (["generate", "recurrentgemma-2b-it", "x"], "is not in the cache"),
+        (["generate", "someone/model", "x"], "is not in the cache"),
         (["inspect", "/no/such/folder"], "nothing at '/no/such/folder'"),
         (["demo", "--book", "/no/book"], "can't read the book /no/book"),
     ],
