@@ -30,6 +30,7 @@ def faulty_inputs(reader: Reader, folder: Path) -> list[int]:
 KINDS = {
     "crash": "crash: SIGABRT",
     "grow": "memory: MemoryError",
+    "swallow": "memory: taken for damage",
     "escape": "another error: ZeroDivisionError",
     "silent": "the message names no file, or is endless",
     "half": "half-built: AssertionError",

@@ -33,6 +33,15 @@ def test_an_endless_name_of_a_setting_is_cut_in_the_message(where: str, good: Go
     assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.parametrize("setting", ["mlp_init", "mlp", "norm_weight"])
+def test_an_endless_word_for_a_setting_is_cut_in_the_message(setting: str, good: Good) -> None:
+    folder = good("griffin")
+    edit_json(folder / "config.json", lambda c: c["model"].update({setting: "x" * 10_000}))
+    with pytest.raises(CheckpointCorrupt, match=setting) as caught:
+        read_config(folder)
+    assert len(str(caught.value)) < 1000
+
+
 @pytest.mark.parametrize("kind", [["default"], {}, 3, True])
 def test_a_kind_of_rotary_scaling_that_is_no_word_is_refused(kind: object, good: Good) -> None:
     folder = good("huggingface")

@@ -46,6 +46,18 @@ def test_an_endless_added_token_is_cut_in_the_message(
     assert len(str(caught.value)) < 1000
 
 
+def test_a_flag_of_2_to_the_64_is_false_as_it_is_for_the_library(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    """The dummy prefix: ten bytes of a number whose lowest 64 bits are zero."""
+    flag = b"\x18" + b"\x80" * 9 + b"\x02"
+    data = files["sp-prefix"].read_bytes() + b"\x1a" + bytes([len(flag)]) + flag
+    (tmp_path / "tokenizer.model").write_bytes(data)
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.piece(tokenizer.encode("the", bos=False)[0]) == "t"
+    assert not sentencepiece_file.read(data).dummy_prefix
+
+
 def test_a_model_without_a_type_is_what_the_library_takes_it_for(
     files: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -44,14 +44,15 @@ def read_config(config: JSON, path: Path) -> ModelConfig:
         raise CheckpointCorrupt(f"{path} must have an integer version and a model; save it again")
     if version > VERSION or version < 1:
         raise CheckpointError(
-            f"{path} has the format version {version}; this release reads {VERSION}: upgrade "
+            f"{path} has the format version {version!r:.20}; this release reads {VERSION}: upgrade "
             "griffin-lm"
         )
     try:
         return ModelConfig.from_dict(model)
     except ConfigError as error:
         raise CheckpointCorrupt(
-            f"{path} describes no model that can be built: {error}; correct it or save it again"
+            f"{path} describes no model that can be built: {str(error)[:600]}; "
+            "correct it or save it again"
         ) from error
 
 

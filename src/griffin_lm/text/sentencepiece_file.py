@@ -175,7 +175,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, at
+            return value & 0xFFFF_FFFF_FFFF_FFFF, at  # as the library does: a bool of 2^64 is false
         shift += 7
 
 

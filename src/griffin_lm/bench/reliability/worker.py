@@ -7,6 +7,7 @@ shared slot which input it was at.
 import faulthandler
 import gc
 import os
+import re
 import resource
 import shutil
 import time
@@ -27,6 +28,7 @@ INDEX, BEGAN, CPU, REFUSED, LOADED, SAME, SLOWEST, SLOWEST_AT, SHARE, SHARE_AT, 
 SLOTS = 11
 
 LONGEST_MESSAGE = 4000  # characters of an error
+_REFUSED_MEMORY = re.compile("bad_alloc|allocate|RESOURCE_EXHAUSTED|[Oo]ut of memory")
 _USE_BOUND = 512 << 20  # while a result is tried out: a model may ask for more than its file
 
 
@@ -115,6 +117,8 @@ def try_input(bench: Bench, given: Input) -> Outcome:
     except GriffinError as error:
         if str(bench.folder) not in str(error) or len(str(error)) > LONGEST_MESSAGE:
             outcome.failure = Failure("the message names no file, or is endless", str(error)[:9999])
+        if _out_of_memory(error):
+            outcome.failure = Failure("memory: taken for damage", traceback.format_exc()[-9999:])
         return outcome
     except BaseException as error:  # native panics are no Exception
         kind = "memory" if isinstance(error, MemoryError) else "another error"
@@ -136,6 +140,15 @@ def try_input(bench: Bench, given: Input) -> Outcome:
     except BaseException as error:
         outcome.failure = Failure(f"half-built: {type(error).__name__}", traceback.format_exc())
     return outcome
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error goes back to memory that the system refused, in Python's words or others."""
+    while error is not None:
+        if isinstance(error, MemoryError) or _REFUSED_MEMORY.search(str(error)[:2000]):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def serve(

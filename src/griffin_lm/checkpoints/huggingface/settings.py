@@ -127,7 +127,8 @@ def building(path: Path) -> Generator[None]:
         yield
     except ConfigError as error:
         raise CheckpointCorrupt(
-            f"{path} describes no model that can be built: {error}; correct it or fetch it again"
+            f"{path} describes no model that can be built: {str(error)[:600]}; "
+            "correct it or fetch it again"
         ) from error
 
 
