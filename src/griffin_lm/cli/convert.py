@@ -16,7 +16,9 @@ def convert(
     dst: Annotated[Path, typer.Argument(metavar="DST", help="the folder to write")],
     format: Annotated[
         str,
-        typer.Option("--format", metavar="F", help="griffin, huggingface or deepmind-torch …"),
+        typer.Option(
+            "--format", metavar="F", help="griffin, huggingface, deepmind-torch or deepmind-flax"
+        ),
     ],
     dtype: Annotated[
         str, typer.Option(help="auto (as it is), float32, bfloat16, float16")
