@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from griffin_lm.errors import TrainingError
 from griffin_lm.models import PRESETS, Griffin, build
@@ -320,3 +320,17 @@ def test_a_head_learns_tied_or_not(tmp_path: Path):
         run = Trainer(other, Rows(eights() * 3), config(), tmp_path)
         losses = [run.step().loss for _ in range(3 * STEPS)]
         assert losses[-1] < losses[0] - 0.3
+
+
+def test_gradients_are_clipped_where_their_norm_is_larger(tmp_path: Path):
+    """As torch's own clipping does; the figures tell the norm before it."""
+    found: list[Tensor] = []
+    for clip in (0.0, 0.01):
+        run = Trainer(model(), Rows(eights()), config(clip=clip), tmp_path)
+        parameters = list(run.model.parameters())
+        run.optimizer.register_step_pre_hook(
+            lambda *_, ps=parameters: found.append(nn.utils.get_total_norm([p.grad for p in ps]))
+        )
+        norm = run.step().norm
+        assert norm > 1
+        assert found[-1].item() == pytest.approx(clip or norm, rel=1e-4)

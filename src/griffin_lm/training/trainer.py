@@ -192,8 +192,14 @@ class Trainer:
 
     def _norm(self) -> float:
         """The gradient's norm before clipping; clips it."""
-        limit = self.config.clip if self.config.clip > 0 else math.inf
-        return float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        found = [p for p in self.model.parameters() if p.grad is not None]
+        total = nn.utils.get_total_norm([p.grad for p in found if p.grad is not None])
+        norm = float(total)
+        if (
+            0 < self.config.clip < norm < math.inf
+        ):  # else multiplied by 1: a walk over all for nothing
+            nn.utils.clip_grads_with_norm_(found, self.config.clip, total)
+        return norm
 
     def _refuse_broken(self, seen: list[_Seen], loss: float, norm: float) -> None:
         """Raises, all gradients dropped, if the loss or the gradient's norm is not finite."""
