@@ -35,9 +35,10 @@ $(DOCS): $(SOURCES) | $(BIN)/python
 demo: $(BASE)
 	@$(BIN)/griffin demo
 
-# pytest's summary stays the last line: nothing is echoed after it.
+# Two processes of one thread each, files whole: tiny tensors gain nothing from threads. pytest's
+# summary stays the last line: nothing is echoed after it.
 test: $(DEV)
-	@$(BIN)/python -m pytest -m "not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 # 5 is pytest's "nothing was collected", which is no failure while there are no slow tests.
 test-slow: $(DEV)

@@ -278,18 +278,12 @@ def greedy_token(spec: dict[str, Any]) -> None:
     with_added(spec, ["<x>"], False)["added_tokens"][-1]["rstrip"] = True
 
 
-def dropout(spec: dict[str, Any]) -> None:
-    spec["pre_tokenizer"]["use_regex"] = False
-    spec["model"]["dropout"] = 0.1
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         (lowercase, "normaliser Lowercase"),
         (other_pattern, "cutting words, Split"),
         (greedy_token, "look at what stands beside"),
-        (dropout, "dropout"),
     ],
 )
 def test_a_scheme_that_is_not_known_is_held_until_the_end_and_why_is_said(

@@ -171,8 +171,8 @@ def _bpe_joins_nothing(
     model = spec["model"]
     if model.get("type", "BPE") != "BPE":
         return f"its model {model.get('type')} is not known to work piece by piece"
-    if model.get("dropout") or model.get("continuing_subword_prefix"):
-        return "its BPE has dropout or a prefix of its own inside words"
+    if model.get("continuing_subword_prefix"):
+        return "its BPE has a prefix of its own inside words"
     if model.get("end_of_word_suffix"):
         return "its BPE marks the ends of words"
     become = normalize
