@@ -19,6 +19,13 @@ def test_a_whole_number_that_no_float_holds_is_refused(good: Good) -> None:
         read_config(folder)
 
 
+def test_a_whole_number_that_no_machine_holds_is_refused(good: Good) -> None:
+    folder = good("griffin")
+    edit_json(folder / "config.json", lambda c: c["model"]["pattern"][2].update(head_dim=10**400))
+    with pytest.raises(CheckpointCorrupt, match="head_dim cannot be as large"):
+        read_config(folder)
+
+
 @pytest.mark.parametrize("where", ["model", "mixer"])
 def test_an_endless_name_of_a_setting_is_cut_in_the_message(where: str, good: Good) -> None:
     folder = good("griffin")

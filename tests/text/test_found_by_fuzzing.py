@@ -58,6 +58,17 @@ def test_a_flag_of_2_to_the_64_is_false_as_it_is_for_the_library(
     assert not sentencepiece_file.read(data).dummy_prefix
 
 
+def test_a_flag_of_another_type_is_unknown_as_it_is_to_the_library(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    """The dummy prefix as an empty text: what stood before, a true flag, still holds."""
+    data = files["sp-prefix"].read_bytes() + b"\x1a\x02\x1a\x00"
+    (tmp_path / "tokenizer.model").write_bytes(data)
+    assert sentencepiece_file.read(data).dummy_prefix
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.decode(tokenizer.encode("the", bos=False)) == "the"
+
+
 def test_a_model_without_a_type_is_what_the_library_takes_it_for(
     files: dict[str, Path], tmp_path: Path
 ) -> None:

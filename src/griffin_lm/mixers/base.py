@@ -143,6 +143,8 @@ def checked_fields(owner: str, given: JSON, known: JSON, required: set[str]) -> 
                 f"{owner}.{name} must be {wanted.__name__}, "
                 f"not {type(value).__name__} {value!r:.40}"
             )
+        if wanted is int and abs(value) >= 2**62:  # sizes are multiplied, also by fractions
+            raise ConfigError(f"{owner}.{name} cannot be as large as {value!r:.40}")
     return checked
 
 

@@ -70,35 +70,35 @@ def read(data: bytes) -> SentencePieceFile:
     trainer: bytes | None = None
     normalizer: bytes | None = None
     for number, value, begin, end in _fields(data):
-        if number == _PIECES and isinstance(value, bytes):
+        if number == _PIECES and type(value) is bytes:
             piece, kind = _read_piece(value, len(pieces))
             pieces.append(piece)
             kinds.append(kind)
             spans.append((begin, end))
-        elif number == _TRAINER and isinstance(value, bytes):
+        elif number == _TRAINER and type(value) is bytes:
             trainer = (trainer or b"") + value  # a repeated message is merged: that is its rule
-        elif number == _NORMALIZER and isinstance(value, bytes):
+        elif number == _NORMALIZER and type(value) is bytes:
             normalizer = (normalizer or b"") + value
     if not pieces:
         raise Malformed("it holds no pieces")
     if trainer is None or normalizer is None:
         raise Malformed("its end is missing: no trainer_spec or normalizer_spec after the pieces")
-    trained = {number: value for number, value, _, _ in _fields(trainer)}
-    normal = {number: value for number, value, _, _ in _fields(normalizer)}
-    unknown = trained.get(_UNKNOWN_TEXT, " \u2047 ".encode())
-    model_type = trained.get(_MODEL_TYPE, ModelType.UNIGRAM)
-    charsmap = normal.get(_CHARSMAP, b"")
+    # A field of another type than its own is unknown to the library, and so it is here.
+    flags = {number: value for number, value, _, _ in _fields(trainer) if type(value) is int}
+    texts = {number: value for number, value, _, _ in _fields(trainer) if type(value) is bytes}
+    normal = {number: value for number, value, _, _ in _fields(normalizer) if type(value) is int}
+    maps = {number: value for number, value, _, _ in _fields(normalizer) if type(value) is bytes}
     return SentencePieceFile(
         pieces=tuple(pieces),
         kinds=tuple(kinds),
         spans=tuple(spans),
         dummy_prefix=bool(normal.get(_DUMMY_PREFIX, 1)),
         remove_extra_spaces=bool(normal.get(_REMOVE_EXTRA, 1)),
-        space_as_suffix=bool(trained.get(_SUFFIX, 0)),
-        unknown_text=unknown.decode(errors="replace") if isinstance(unknown, bytes) else "",
-        model_type=model_type if isinstance(model_type, int) else 0,
-        byte_fallback=bool(trained.get(_BYTE_FALLBACK, 0)),
-        charsmap=charsmap if isinstance(charsmap, bytes) else b"",
+        space_as_suffix=bool(flags.get(_SUFFIX, 0)),
+        unknown_text=texts.get(_UNKNOWN_TEXT, " \u2047 ".encode()).decode(errors="replace"),
+        model_type=flags.get(_MODEL_TYPE, ModelType.UNIGRAM),
+        byte_fallback=bool(flags.get(_BYTE_FALLBACK, 0)),
+        charsmap=maps.get(_CHARSMAP, b""),
     )
 
 
@@ -127,12 +127,12 @@ def without_prefix(data: bytes) -> bytes:
 def _read_piece(data: bytes, token: int) -> tuple[str, Kind]:
     piece, kind, score = b"", int(Kind.NORMAL), 0.0
     for number, value, _, _ in _fields(data):
-        if number == _PIECE and isinstance(value, bytes):
+        if number == _PIECE and type(value) is bytes:
             piece = value
         elif number == _KIND and isinstance(value, int):
             kind = value
-        elif number == _SCORE and isinstance(value, bytes):
-            (score,) = struct.unpack("<f", value) if len(value) == 4 else (0.0,)
+        elif number == _SCORE and isinstance(value, Fixed) and len(value) == 4:
+            (score,) = struct.unpack("<f", value)
     if not piece or score != score:
         raise Malformed(f"piece {token} is empty or its score is not a number")
     try:
@@ -141,6 +141,10 @@ def _read_piece(data: bytes, token: int) -> tuple[str, Kind]:
         raise Malformed(f"piece {token} is not UTF-8") from None
     except ValueError:
         raise Malformed(f"piece {token} is of an unknown kind ({kind})") from None
+
+
+class Fixed(bytes):
+    """A field of four or eight bytes, which is no text of that length."""
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes, int, int]]:
@@ -162,7 +166,8 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes, int, int]]:
             raise Malformed(f"no such field at byte {begin}")
         if number == 0 or at + length > size:
             raise Malformed(f"the field at byte {begin} runs past the end, {size} bytes")
-        yield number, data[at : at + length], begin, at + length
+        value = data[at : at + length]
+        yield number, value if wire == 2 else Fixed(value), begin, at + length
         at += length
 
 
