@@ -80,7 +80,7 @@ def test_inspect_tells_what_is_at_hand_and_what_would_fit(run, checkpoint, tmp_p
     assert "fits as float32 and bfloat16" in result.out
     quantised = figures["weights_if_quantised"]
     assert 0 < quantised["int4"] < quantised["int8"] < figures["memory"]["bfloat16"]["weights"]
-    assert "with a later version" in result.out
+    assert "quantised weights (--quantize)" in result.out
 
 
 def test_inspect_of_a_9b_reads_headers_alone(run, tmp_path) -> None:
