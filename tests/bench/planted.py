@@ -1,6 +1,7 @@
 """Readers with a fault each, at inputs that hold a certain byte: what fuzzing must notice."""
 
 import os
+import signal
 import time
 from pathlib import Path
 from random import Random
@@ -35,6 +36,15 @@ def crash(folder: Path) -> int:
     """The process dies, as by a fault in native code."""
     if value(folder) == FAULTY:
         os.abort()
+    return refuse(folder)
+
+
+def stop(folder: Path) -> int:
+    """Stopped by somebody, the first time only: a file beside the folders remembers."""
+    first = folder.parent.with_name("stopped-before")
+    if value(folder) == FAULTY and not first.exists():
+        first.write_bytes(b"")
+        os.kill(os.getpid(), signal.SIGTERM)
     return refuse(folder)
 
 

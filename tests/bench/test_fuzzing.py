@@ -85,6 +85,13 @@ def test_a_kept_input_fails_again_when_it_is_repeated(
         repeat(tmp_path)
 
 
+def test_an_input_during_which_somebody_stopped_the_worker_is_tried_again(tmp_path: Path) -> None:
+    reader = planted.planted("stop")
+    assert faulty_inputs(reader, tmp_path / "good")
+    [row] = Fuzzing({"stop": reader}, SEED, 1).run(INPUTS)
+    assert row.failures == [] and row.refused + row.loaded == INPUTS
+
+
 def test_a_worker_that_cannot_start_ends_the_run_with_its_last_words() -> None:
     broken = planted.planted("slow")
     reader = Reader(**(vars(broken) | {"use": print_nothing_and_fail}))

@@ -85,6 +85,20 @@ def test_a_model_without_a_type_is_what_the_library_takes_it_for(
     assert ids == tokenizer.encode(text)
 
 
+@pytest.mark.parametrize("as_text", [False, True])
+def test_merges_that_would_end_the_process_in_native_code_are_refused(
+    as_text: bool, files: dict[str, Path], tmp_path: Path
+) -> None:
+    """tokenizers 0.23 aborts: "panic in a destructor during cleanup"."""
+    spec = json.loads(files["json-gemma"].read_bytes())
+    spec["model"]["continuing_subword_prefix"] = "0"
+    if as_text:
+        spec["model"]["merges"] = [" ".join(merge) for merge in spec["model"]["merges"]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    with pytest.raises(TokenizerError, match="does not go with its prefix of pieces"):
+        load_tokenizer(tmp_path)
+
+
 def test_dropout_of_merges_is_for_training_and_stays_out(
     files: dict[str, Path], tmp_path: Path
 ) -> None:

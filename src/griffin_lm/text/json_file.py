@@ -90,6 +90,25 @@ def added_tokens(spec: Json, where: str) -> list[AddedToken]:
     return rows
 
 
+def check_merges(spec: Json, where: str) -> None:
+    """Refuses merges whose second half lacks the prefix that pieces inside words have.
+
+    The library (0.23) cuts that prefix off unseen: with a shorter half it ends the whole process.
+    """
+    model = spec["model"]
+    prefix, merges = model.get("continuing_subword_prefix"), model.get("merges")
+    if not isinstance(prefix, str) or not prefix or not isinstance(merges, list):
+        return
+    for merge in merges:
+        halves = merge.split(" ") if isinstance(merge, str) else merge
+        second = halves[-1] if isinstance(halves, list) and halves else None
+        if isinstance(second, str) and not second.startswith(prefix):
+            raise TokenizerError(
+                f"{where}: its merge {merge!r:.80} does not go with its prefix of pieces inside "
+                f"words, {prefix!r:.40}; copy or download it again"
+            )
+
+
 def unknown_piece(spec: Json) -> str | None:
     """Returns the piece that stands for what the vocabulary cannot write, or None."""
     model = spec["model"]

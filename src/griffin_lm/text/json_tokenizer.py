@@ -50,6 +50,7 @@ class JsonTokenizer(Tokenizer):
         self._where = str(path)
         spec, named, files = self._read(path)
         added = json_file.added_tokens(spec, self._where)
+        json_file.check_merges(spec, self._where)
         if spec["model"].get("dropout"):  # for training: the same text would give other ids
             spec = spec | {"model": spec["model"] | {"dropout": None}}
         unknown = json_file.unknown_piece(spec)

@@ -8,9 +8,10 @@ LONGEST_CPU seconds of processor time or LONGEST_WALL seconds; if it allocates m
 
 import json
 import os
+import signal
 import sys
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -24,6 +25,8 @@ from .crew import Job, Worker, exit_name
 from .reader import Files, Reader, make_input, read_files
 
 _BATCH = 100  # inputs
+_FROM_OUTSIDE = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)  # somebody stopped it
+_PATIENCE = 3  # times that an input may be stopped so before it is held to be the cause
 _KEPT = 50  # failing inputs of one reader that are written out
 
 Progress = Callable[[int, int], None]
@@ -89,6 +92,7 @@ class Fuzzing:
             n: Row(n, (reader.fixed, reader.per_byte)) for n, reader in self.readers.items()
         }
         self._good: dict[str, dict[str, Files]] = {}
+        self._stopped: Counter[tuple[str, int]] = Counter()
 
     def run(self, inputs: int, progress: Progress | None = None) -> list[Row]:
         """Tries this many inputs, the same number for each reader (the first may have one more)."""
@@ -178,15 +182,23 @@ class Fuzzing:
     def _bury(self, one: Worker, why: str | None, waiting: deque[Job]) -> None:
         """Counts the input that ended a worker, and puts the rest of its batch back."""
         index = int(one.slot[worker.INDEX])
+        outside = why is None and one.process.exitcode in _FROM_OUTSIDE
+        if outside and (not one.ready or one.job is None or index < 0):
+            waiting.extendleft([one.job] if one.job is not None else [])
+            return
         if not one.ready or one.job is None or index < 0:
             raise GriffinError(
                 f"a fuzzing worker ended before it read anything (exit {one.process.exitcode}); "
                 f"its last words: {one.last_words()[-1500:]}"
             )
         self.rows[one.job[0]].add(one.slot)
+        name, seed, _, beyond = one.job
+        self._stopped[name, index] += outside
+        if outside and isinstance(seed, int) and self._stopped[name, index] < _PATIENCE:
+            waiting.appendleft((name, seed, index, beyond))
+            return
         kind = "hang" if why is not None else f"crash: {exit_name(one.process.exitcode)}"
         self._keep(one.job, index, kind, f"{why or ''}\n{one.last_words()}")
-        name, seed, _, beyond = one.job
         if isinstance(seed, int) and index + 1 < beyond:
             waiting.appendleft((name, seed, index + 1, beyond))
 
