@@ -3,8 +3,8 @@
     griffin data prepare TEXTS --tokenizer fledgling --out DATA
     griffin pretrain recipes/prose.py --data DATA --out RUN
 
-5.3 million parameters; --set length=4096 segment=1024 trains on longer documents than memory holds
-at once, --set rows=1 accumulate=16 needs the least memory for the same steps.
+5.3 million parameters; --set length=4096 --set segment=1024 trains on longer documents than memory
+holds at once, --set rows=1 --set accumulate=16 needs the least memory for the same steps.
 """
 
 from griffin_lm.mixers import RGLRU, LocalAttention

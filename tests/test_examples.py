@@ -94,3 +94,10 @@ def test_an_example_is_short_tested_and_says_how_to_run_it(path: Path) -> None:
     assert len(lines) <= LONGER.get(path.name, LONGEST)
     assert f"python examples/{path.name}" in path.read_text()
     assert f'"{path.name}"' in Path(__file__).read_text()
+
+
+def test_an_adapter_learns_its_rows_and_answers_when_loaded(example, checkpoint: Path) -> None:
+    printed = example("07_finetune.py", checkpoint, 60)
+    first, last = map(float, re.findall(r"loss ([\d.]+) at first, ([\d.]+) after", printed)[0])
+    assert last < first / 2
+    assert "«" in printed and printed.count(", right") >= 3

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+UNREACHABLE = ("Failed to establish a new connection", "No matching distribution found for setup")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -40,22 +41,29 @@ def built(folder: Path, environment: dict[str, str]) -> Path:
         copy = source / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes((ROOT / name).read_bytes())
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, source],
-        check=True,
-        timeout=300,
-        env=os.environ | environment,
-    )
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", folder, source]
+    try:  # what is promised: within three minutes
+        run = subprocess.run(
+            command, timeout=180, env=os.environ | environment, capture_output=True, text=True
+        )
+    except subprocess.TimeoutExpired as error:
+        if b"Installing build dependencies: finished" in (error.stdout or b""):
+            raise
+        pytest.skip("an isolated build fetches setuptools, and the index here gave none in time")
+    said = run.stdout + run.stderr
+    if run.returncode and any(words in said for words in UNREACHABLE):
+        pytest.skip("an isolated build fetches setuptools, and no index can be reached here")
+    assert run.returncode == 0, said[-3000:]
     (wheel,) = folder.glob("*.whl")
     return wheel
 
 
-def runs(wheel: Path, folder: Path) -> list[str]:
-    """What the wheel's command prints for --version, after where the package lies."""
+def runs(wheel: Path, folder: Path, word: str = "--version") -> list[str]:
+    """What the wheel's command prints for a word, after where the package lies."""
     zipfile.ZipFile(wheel).extractall(folder)
     code = "import griffin_lm as g; from griffin_lm.cli.main import main; print(g.__file__); main()"
     run = subprocess.run(
-        [sys.executable, "-c", code, "--version"],
+        [sys.executable, "-c", code, word],
         cwd=folder,
         env={"PYTHONPATH": str(folder)},
         capture_output=True,
@@ -109,11 +117,27 @@ def test_with_a_compiler_the_wheel_has_kernels_for_every_python_from_3_11_on(whe
 
 
 @pytest.mark.slow
-def test_without_a_compiler_the_install_succeeds_and_the_command_runs(tmp_path: Path) -> None:
-    nowhere = {"CC": "/nonexistent/cc", "CXX": "/nonexistent/c++"}
-    wheel = built(tmp_path, nowhere)
+def test_with_no_compiler_on_the_path_the_install_succeeds_and_doctor_says_so(
+    tmp_path: Path,
+) -> None:
+    wheel = built(tmp_path, without_compiler(tmp_path / "bin"))
     assert libraries(wheel) == []
-    assert runs(wheel, tmp_path / "there")[-1] == PROJECT["version"]
+    there = tmp_path / "there"
+    assert runs(wheel, there)[-1] == PROJECT["version"]
+    told = runs(wheel, there, "doctor")
+    (native,) = (line.split(maxsplit=1)[1] for line in told if line.startswith("  native "))
+    assert native.startswith("no: the compiled library was not built: install a C++ compiler")
+
+
+def without_compiler(folder: Path) -> dict[str, str]:
+    """An environment whose PATH has git and a shell, but nothing that compiles or links."""
+    folder.mkdir()
+    for name in ("git", "sh", "env", "uname"):
+        if (found := shutil.which(name)) is not None:
+            (folder / name).symlink_to(found)
+    compilers = ("c++", "g++", "gcc", "cc", "clang", "clang++", "cl", "ld")
+    assert not any(shutil.which(name, path=str(folder)) for name in compilers)
+    return {"PATH": str(folder), "CC": "", "CXX": ""}
 
 
 def test_constraints_pin_every_tool_of_the_dev_extra() -> None:

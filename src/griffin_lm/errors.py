@@ -12,6 +12,9 @@ GriffinError
 ├── TokenizerError           a vocabulary that cannot be read or is another model's
 ├── DataError                training or evaluation text that cannot be used
 ├── TrainingError            a run that must not go on
+├── SessionError             a session of that name that is there already, or in use
+│   └── SessionMissing       no session, or no response, of that name
+├── Overloaded               a queue that is full, or a server that is closing: try again later
 ├── BackendUnavailable       a kernel asked for by name that cannot serve here
 └── MissingExtra             an optional package that is not installed
 
@@ -65,6 +68,18 @@ class DataError(GriffinError):
 
 class TrainingError(GriffinError):
     """A training run that must not go on."""
+
+
+class SessionError(GriffinError):
+    """A session of that name that is there already, or is in use."""
+
+
+class SessionMissing(SessionError):
+    """No session, or no response, of that name."""
+
+
+class Overloaded(GriffinError):
+    """A queue that is full, or a server that is closing: try again later."""
 
 
 class BackendUnavailable(GriffinError):

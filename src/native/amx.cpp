@@ -181,7 +181,9 @@ bool permitted() {
 }  // namespace
 
 const Kernels* amx() {
-  static const Kernels kernels{"amx", dense, int8, int4, quantize, true};
+  // fp32 by AVX2: whoever has these has bf16
+  static const Kernels kernels{"amx", dense,   avx2()->wide,        int8,   int4, quantize,
+                               true, nullptr, avx2()->spread_wide, nullptr};
   static const bool can = avx512() && permitted();
   return can ? &kernels : nullptr;
 }

@@ -41,27 +41,34 @@ inline bf16 to_bf16(float x) {
 constexpr Index kGroup = 32;   // int4: weights of a row that share one scale
 constexpr Index kPanel = 16;   // int4: rows that lie interleaved
 constexpr Index kPad = 64;     // int8 activations: zeros up to a multiple of this
-constexpr Index kRows = 32;    // of x that one call of a kernel takes at most
+constexpr Index kRows = 32;    // of x that one call of a kernel takes at most, unless it says more
+constexpr Index kColumns = 64; // of w in a block of a kernel that spreads x; ld is a multiple of 32
 
-// A block of the product: rows [m0, m1) of x, m1 - m0 <= kRows, rows [n0, n1) of w, written in
-// fp32 to out[(m - m0) * ld + (n - n0)].
+// A block of the product: rows [m0, m1) of x, rows [n0, n1) of w, written in fp32 to
+// out[(m - m0) * ld + (n - n0)]; what lies behind n1 - n0 in a row of `out` may be overwritten.
 struct Block {
   Index m0, m1, n0, n1;
   float* out;
   Index ld;
 };
 
-struct DenseProblem {
-  const bf16* x;       // (M, K), rows `stride` apart
-  const bf16* packed;  // x in the kernel's own order, where it wants one
-  const bf16* w;       // (N, K)
+// Real: bf16 or float. Sums are fp32.
+template <class Real>
+struct Dense {
+  const Real* x;       // (M, K), rows `stride` apart
+  const Real* packed;  // x in the kernel's own order, where it wants one
+  const float* spread; // x as the kernel's Spread makes it, where it has one
+  const Real* w;       // (N, K)
   Index m, n, k, stride;
 };
+using DenseProblem = Dense<bf16>;
+using WideProblem = Dense<float>;
 
 // y[m, n] = x_scale[m] * w_scale[n] * sum_k q[m, k] w[n, k]; the sum is exact in int32.
 struct Int8Problem {
   const int8_t* q;        // (M, Kp) activations, Kp: K up to a multiple of kPad
   const int8_t* packed;   // q in the kernel's own order, where it wants one
+  const int16_t* spread;  // q as the kernel's Spread makes it, where it has one
   const float* x_scale;   // (M)
   const int8_t* w;        // (N, K)
   const float* w_scale;   // (N)
@@ -84,15 +91,27 @@ struct Int4Problem {
   Index m, n, k, kp;
 };
 
+// x as a kernel wants to read it many times: wider numbers, rows of a group side by side. Rows
+// [m, m + count) of a group, count <= group, begin at byte m * bytes(k).
+struct Spread {
+  Index group, few_group, few;  // few_group: where x has at most `few` rows
+  Index rows;                   // of x in a block at most
+  Index (*bytes)(Index k);
+  void (*put)(const void* x, Index stride, Index k, Index count, void* to);
+  Index group_of(Index m) const { return m <= few ? few_group : group; }
+};
+
 // What one instruction set offers.
 struct Kernels {
   const char* name;
   void (*dense)(const DenseProblem&, const Block&);
+  void (*wide)(const WideProblem&, const Block&);
   void (*int8)(const Int8Problem&, const Block&);
   void (*int4)(const Int4Problem&, const Block&);
   // fp32 (k) -> int8 (kp) and its scale: max |x| / 127, to nearest even
   void (*quantize)(const float* x, Index k, Index kp, int8_t* q, float* scale);
-  bool packs;  // dense and int8 want `packed`: see pack_pairs and pack_quads
+  bool packs;  // dense and int8 want `packed`
+  const Spread *spread_dense, *spread_wide, *spread_int8;  // null: x is read as it lies
 };
 
 const Kernels* portable();

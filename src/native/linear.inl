@@ -1,24 +1,31 @@
-// Products in plain C++, compiled once per instruction set; the loops are written so that compilers
-// vectorise them. Included inside a namespace of its own.
+// Products in plain C++; the loops are written so that compilers vectorise them. Included inside a
+// namespace of its own.
 
 constexpr Index kLanes = 32;
 
-void dense(const DenseProblem& p, const Block& b) {
+inline float number(bf16 x) { return from_bf16(x); }
+inline float number(float x) { return x; }
+
+template <class Real>
+inline void products(const Dense<Real>& p, const Block& b) {
   for (Index n = b.n0; n < b.n1; ++n) {
-    const bf16* w = p.w + n * p.k;
+    const Real* w = p.w + n * p.k;
     for (Index m = b.m0; m < b.m1; ++m) {
-      const bf16* x = p.x + m * p.stride;
+      const Real* x = p.x + m * p.stride;
       float sums[kLanes] = {};
       Index k = 0;
       for (; k + kLanes <= p.k; k += kLanes)
-        for (Index l = 0; l < kLanes; ++l) sums[l] += from_bf16(x[k + l]) * from_bf16(w[k + l]);
-      for (Index l = 0; k < p.k; ++k, ++l) sums[l] += from_bf16(x[k]) * from_bf16(w[k]);
+        for (Index l = 0; l < kLanes; ++l) sums[l] += number(x[k + l]) * number(w[k + l]);
+      for (Index l = 0; k < p.k; ++k, ++l) sums[l] += number(x[k]) * number(w[k]);
       for (Index half = kLanes / 2; half; half /= 2)
         for (Index l = 0; l < half; ++l) sums[l] += sums[l + half];
       b.out[(m - b.m0) * b.ld + (n - b.n0)] = sums[0];
     }
   }
 }
+
+void dense(const DenseProblem& p, const Block& b) { products(p, b); }
+void wide(const WideProblem& p, const Block& b) { products(p, b); }
 
 void int8(const Int8Problem& p, const Block& b) {
   for (Index n = b.n0; n < b.n1; ++n) {

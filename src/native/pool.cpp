@@ -1,4 +1,6 @@
-// A pool of its own: a second OpenMP beside torch's would have both spin on the same cores.
+// Work on several threads: those of torch's OpenMP where its GOMP_parallel was handed over, else a
+// pool of its own. Never both: after each of its operations OpenMP's threads spin for some
+// milliseconds, and a second set of threads waits for their cores.
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
@@ -6,6 +8,7 @@
 #include <vector>
 
 #include "griffin.h"
+#include "select.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
@@ -24,6 +27,15 @@ struct Job {
   std::atomic<Index> next{0};
   std::atomic<int> working{0};  // helpers that have not left the job yet
 };
+
+void work(Job& job) {
+  for (Index i; (i = job.next.fetch_add(1, std::memory_order_relaxed)) < job.count;)
+    job.task(job.arg, i);
+}
+
+// libgomp's: runs body(arg) on `threads` threads and returns when all have left it.
+using Region = void (*)(void (*body)(void*), void* arg, unsigned threads, unsigned flags);
+std::atomic<Region> region{nullptr};
 
 class Pool {
  public:
@@ -56,11 +68,6 @@ class Pool {
  private:
   static constexpr int kSpins = 4000;  // some tens of microseconds, then sleep
 
-  static void work(Job& job) {
-    for (Index i; (i = job.next.fetch_add(1, std::memory_order_relaxed)) < job.count;)
-      job.task(job.arg, i);
-  }
-
   void serve(int number, uint64_t seen) {
     for (;;) {
       for (int i = 0; i < kSpins && ticket_.load(std::memory_order_acquire) == seen; ++i) PAUSE();
@@ -89,8 +96,27 @@ class Pool {
 }  // namespace
 
 void parallel(Index count, int threads, void (*task)(void*, Index), void* arg) {
+  if (count <= 1 || threads <= 1) {
+    for (Index i = 0; i < count; ++i) task(arg, i);
+    return;
+  }
+  if (const Region openmp = region.load(std::memory_order_relaxed)) {
+    Job job;
+    job.task = task, job.arg = arg, job.count = count;
+    // always as many threads as torch uses: another number would make libgomp form a new team
+    openmp([](void* one) { work(*static_cast<Job*>(one)); }, &job, unsigned(threads), 0);
+    return;
+  }
   static Pool* pool = new Pool;  // never destroyed: its threads may outlive static destructors
   pool->run(count, threads, task, arg);
 }
 
 }  // namespace griffin
+
+extern "C" {
+// The address of GOMP_parallel in the libgomp that torch uses; null: threads of our own.
+EXPORT void griffin_use_openmp(void* gomp_parallel) {
+  griffin::region.store(reinterpret_cast<griffin::Region>(gomp_parallel),
+                        std::memory_order_relaxed);
+}
+}

@@ -1,4 +1,4 @@
-// Whatever the compiler makes of plain C++ for any machine, and again for AVX2 with FMA.
+// Whatever the compiler makes of plain C++, for any machine.
 #include <cmath>
 
 #include "griffin.h"
@@ -8,32 +8,9 @@ namespace plain {
 #include "linear.inl"
 }
 const Kernels* portable() {
-  static const Kernels kernels{"portable", plain::dense, plain::int8, plain::int4,
-                               plain::quantize, false};
+  static const Kernels kernels{"portable",  plain::dense,    plain::wide, plain::int8,
+                               plain::int4, plain::quantize, false,       nullptr,
+                               nullptr,     nullptr};
   return &kernels;
 }
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#endif
-namespace wide {
-#include "linear.inl"
-}
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-const Kernels* avx2() {
-  static const Kernels kernels{"avx2", wide::dense, wide::int8, wide::int4, wide::quantize, false};
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &kernels : nullptr;
-}
-#else
-const Kernels* avx2() { return nullptr; }
-#endif
-
 }  // namespace griffin

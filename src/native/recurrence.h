@@ -1,5 +1,4 @@
-// Along time: the linear scan, the RG-LRU, attention of a few queries over a ring. What a caller
-// gives, and what one instruction set offers.
+// Along time: the linear scan, the RG-LRU, attention of a few queries over a ring.
 #pragma once
 
 #include "griffin.h"
@@ -45,18 +44,30 @@ struct AttentionProblem {
   void* out;
   bool fp32;
   const int64_t *read, *seen;
-  Index batch, steps, heads, kv_heads, width, slots, room;  // room: for a query's scores
+  Index batch, steps, heads, kv_heads, width, slots;
 };
 
-struct Recurrences {
-  void (*scan)(const ScanProblem&, Index b, Index r0, Index r1);
-  void (*rg_lru)(const RgLruProblem&, Index b, Index r0, Index r1);
-  void (*rg_lru_backward)(const RgLruProblem&, const RgLruGradient&, Index b, Index r0, Index r1);
-  // heads [h0, h1) share a key head; scores: (heads, room), wide: (2, heads, width)
-  void (*attend)(const AttentionProblem&, Index b, Index t, Index h0, Index h1, float* scores,
-                 float* wide);
+// Queries [t0, t1) of row b, heads [h0, h1) of one key head.
+struct AttentionTask {
+  Index b, t0, t1, h0, h1;
 };
 
-const Recurrences& recurrences();  // of the instruction set in use
+// Every row and every run of channels is a task of its own: body(b, r0, r1).
+template <class F>
+void for_channels(Index batch, Index width, int threads, const F& body) {
+  const Index parts = (width + kChannels - 1) / kChannels;
+  for_each(batch * parts, threads, [&](Index task) {
+    const Index r0 = task % parts * kChannels;
+    body(task / parts, r0, r0 + kChannels < width ? r0 + kChannels : width);
+  });
+}
+
+// Attention is plain C++, one query a task, or AVX2, many at a time: also where there is more.
+namespace plain {
+void attend(const AttentionProblem&, const AttentionTask&);
+}
+namespace avx2_kernels {
+void attend(const AttentionProblem&, const AttentionTask&);
+}
 
 }  // namespace griffin

@@ -19,6 +19,9 @@
 
 #define GRIFFIN_AVX512 "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma"
 #define GRIFFIN_AMX GRIFFIN_AVX512 ",amx-tile,amx-bf16,amx-int8"
+#define GRIFFIN_PICK(function) \
+  griffin::pick(on_any::function, on_avx2::function, on_avx512::function)
 #else
 #define GRIFFIN_X86 0
+#define GRIFFIN_PICK(function) on_any::function
 #endif

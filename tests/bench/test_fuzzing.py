@@ -136,6 +136,7 @@ def assert_sound(rows: list[Row], inputs: int) -> None:
         assert row.memory_share < 1 and row.slowest_seconds < 10
 
 
+@pytest.mark.slow
 def test_a_few_hundred_damaged_files(tmp_path: Path) -> None:
     inputs = 50 * len(READERS)
     run = Fuzzing(READERS, 11, 1, tmp_path)

@@ -54,7 +54,7 @@ def test_a_failure_exits_1_and_its_command_repeats_it(
     monkeypatch.setitem(READERS, "config", reader)
     arguments = ("--what", "config", "--inputs", 20, "--seed", 73, "--failures", tmp_path / "f")
     result = run("bench", "reliability", *arguments)
-    assert result.code == 1 and "failures; their inputs are in" in result.err
+    assert result.code == 1 and "failures; inputs that failed are in" in result.err
     kept = next((tmp_path / "f").iterdir())
     command = json.loads((kept / "failure.json").read_text())["repeat"].split()
     again = run(*command[1:])
@@ -71,3 +71,44 @@ def test_full_size_measures_and_prints_the_page(
     result = run("bench", "full-size", "--out", tmp_path, "--json", json_file)
     assert (result.code, result.out.strip()) == (0, f"page of {tmp_path}")
     assert json.loads(json_file.read_text()) == {"out": str(tmp_path)}
+
+
+def test_quality_tells_what_rounding_costs(run, tmp_path: Path) -> None:
+    result = run("bench", "quality", "--limit", 200, "--json", tmp_path / "json")
+    assert result.code == 0, result.err
+    rows = json.loads((tmp_path / "json").read_text())["rows"]
+    assert [row["weights"] for row in rows] == ["bf16", "fp32", "int8", "int4"]
+    assert all(row["tokens"] == 200 and 0.8 < row["over_bf16"] < 1.25 for row in rows)
+    assert rows[0]["over_bf16"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's RssAnon")
+def test_memory_and_counter_write_rows_that_add_up(run, tmp_path: Path) -> None:
+    file = tmp_path / "json"
+    tiny = ("--weights", "int8", "--threads", 1, "--json", file)
+    read = ("bench", "memory", "--model", "tiny-griffin", "--tokens", 300)
+    result = run(*read, *tiny)
+    assert result.code == 0, result.err
+    result = run(*read, *tiny, "--append")
+    assert result.code == 0, result.err
+    (row,) = json.loads(file.read_text())["rows"]  # measured again, it is replaced
+    assert row["tokens"] == 300 and row["peak"] >= row["loaded"] > row["weights_bytes"] > 0
+    assert row["over_weights"] == row["peak"] - row["weights_bytes"]
+    result = run("bench", "counter", "--model", "tiny-griffin", "--rounds", 3, *tiny)
+    assert result.code == 0, result.err
+    (row,) = json.loads(file.read_text())["rows"]
+    assert row["far"] == 1_000_000 and row["ratio"] > 0
+
+
+def test_serving_is_measured_in_rounds(tmp_path: Path) -> None:
+    from griffin_lm.bench import serving
+
+    options = serving.Options(
+        preset="tiny-griffin", weights="fp32", streams=2, context=9, tokens=1, rounds=1
+    )
+    figures = serving.measure(options, lambda *_: None)
+    assert "of the bare loop" in serving.table(figures)
+    assert {"bare loop", "engine"} <= {
+        row["what"].removeprefix("decode, ") for row in figures["rows"]
+    }

@@ -136,15 +136,46 @@ def test_a_checkpoint_is_not_converted_onto_itself(run, source: Path) -> None:
     assert {file.name: file.read_bytes() for file in source.iterdir()} == before
 
 
-def test_unknown_formats_and_quantising_are_refused(run, source: Path, tmp_path: Path) -> None:
+def test_unknown_formats_are_refused(run, source: Path, tmp_path: Path) -> None:
     result = run("convert", source, tmp_path / "b", "--format", "gguf")
     assert result.code == 1 and "there are: griffin, huggingface" in result.err
-    result = run(
-        "convert", source, tmp_path / "b", "--format", "griffin", "--quantize", "int8"
-    )  # fmt: skip
-    assert result.code == 1 and "not written yet" in result.err
     assert run("convert", source, tmp_path / "b").code == 2
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_quantised_weights_are_written_read_back_and_loaded(run, source, tmp_path, kind) -> None:
+    convert = ("convert", source, tmp_path / "b", "--format", "griffin", "--quantize", kind)
+    result = run(*convert)
+    assert result.code == 0, result.err
+    assert f", {kind}, " in result.out or f" {kind}, " in result.out
+    assert "read back and compared: the same bits" in result.out
+    saved, rounded = griffin.load(tmp_path / "b"), griffin.load(source, quantize=kind)
+    assert saved.generate("ab", max_new_tokens=5).tokens == (
+        rounded.generate("ab", max_new_tokens=5).tokens
+    )
+    again = run("convert", tmp_path / "b", tmp_path / "c", "--format", "griffin")
+    assert again.code == 0, again.err
+    weights = [(tmp_path / at / "model.safetensors").read_bytes() for at in "bc"]
+    assert weights[0] == weights[1]
+
+
+def test_what_would_round_twice_or_leave_our_format_is_refused(run, source, tmp_path) -> None:
+    convert = ("convert", source, tmp_path / "b", "--format")
+    refused = run(*convert, "huggingface", "--quantize", "int8")
+    assert refused.code == 1 and "can't be saved as 'huggingface'" in refused.err
+    assert not (tmp_path / "b").exists()
+    assert run(*convert, "griffin", "--quantize", "int8").code == 0
+    other = ("convert", tmp_path / "b", tmp_path / "c", "--format")
+    refused = run(*other, "griffin", "--quantize", "int4")
+    assert refused.code == 1 and "saved in int8" in refused.err
+    refused = run(*other, "huggingface")
+    assert refused.code == 1 and "weights in int8 can't be saved" in refused.err
+    refused = run(*other, "griffin", "--adapter", source)
+    assert refused.code == 1 and "rounding twice" in refused.err
+    refused = run("verify", tmp_path / "b")
+    assert refused.code == 1 and "is quantised" in refused.err
+    assert not (tmp_path / "c").exists()
 
 
 def test_weights_without_a_tokenizer_are_converted_without(run, tmp_path: Path) -> None:
@@ -162,11 +193,11 @@ def test_a_made_card_is_made_anew(run, lm, tmp_path: Path) -> None:
 def test_other_bits_than_were_written_are_found_when_reading_back(tmp_path: Path) -> None:
     model = random_model()
     griffin.save(model, tmp_path / "a")
-    wanted = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    wanted = {name: parameter.detach for name, parameter in model.named_parameters()}
     compare(tmp_path / "a", wanted, model.config)
-    wanted["layers.1.mixer.cell.Lambda"][3] = torch.nextafter(
-        wanted["layers.1.mixer.cell.Lambda"][3], torch.tensor(9.0)
-    )
+    rates = model.layers[1].mixer.cell.Lambda.detach().clone()
+    rates[3] = torch.nextafter(rates[3], torch.tensor(9.0))
+    wanted["layers.1.mixer.cell.Lambda"] = lambda: rates
     with pytest.raises(CheckpointCorrupt, match=r"layers\.1\.mixer\.cell\.Lambda"):
         compare(tmp_path / "a", wanted, model.config)
     with pytest.raises(CheckpointCorrupt, match="config"):
@@ -178,8 +209,10 @@ def test_a_disk_that_forgets_is_found(run, source: Path, tmp_path: Path, monkeyp
 
     write = converting.save
 
-    def forget(model: LanguageModel, path: Path, format: str, card: str | None) -> None:
-        write(model, path, format, card)
+    def forget(
+        model: LanguageModel, path: Path, format: str, card: str | None, quantize: str | None
+    ) -> None:
+        write(model, path, format, card, quantize)
         file = path / "model.safetensors"
         raw = bytearray(file.read_bytes())
         raw[-1] ^= 1

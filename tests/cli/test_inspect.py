@@ -83,6 +83,21 @@ def test_inspect_tells_what_is_at_hand_and_what_would_fit(run, checkpoint, tmp_p
     assert "quantised weights (--quantize)" in result.out
 
 
+def test_inspect_of_a_quantised_checkpoint_tells_bytes_by_type(run, checkpoint, tmp_path) -> None:
+    convert = ("convert", checkpoint, tmp_path / "q", "--format", "griffin", "--quantize", "int4")
+    assert run(*convert).code == 0
+    result = run("inspect", tmp_path / "q", "--json", tmp_path / "json")
+    assert result.code == 0, result.err
+    figures = json.loads((tmp_path / "json").read_text())
+    types = figures["weight_types"]
+    assert sum(row["parameters"] for row in types.values()) == figures["parameters"]
+    # 4.5 bits a weight, and what fills up panels of 16 rows and groups of 32 columns
+    assert 4.5 <= types["int4"]["bits_per_weight"] < 10
+    stored = sum(row["bytes"] for row in figures["files"]["dtypes"].values())
+    assert sum(row["bytes"] for row in types.values()) == stored
+    assert "int4" in result.out and "bits a weight" in result.out
+
+
 def test_inspect_of_a_9b_reads_headers_alone(run, tmp_path) -> None:
     folder = write_nine(tmp_path / "recurrentgemma-9b")
     before = anonymous()

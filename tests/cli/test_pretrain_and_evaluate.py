@@ -62,19 +62,40 @@ def test_pretrain_needs_books(run, recipe: Path, tmp_path: Path) -> None:
     assert result.code == 1 and "nothing" in result.err and ".jsonl" in result.err
 
 
-def test_evaluate_measures_a_text_and_recall(run, tmp_path: Path) -> None:
-    text = (BUNDLED["fledgling"] / "book.txt").read_text(encoding="utf-8")[:3000]
-    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
-    options = ("--text", tmp_path / "a.txt", "--recall", "--distances", "16,64", "--rows", "2")
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """3000 characters of the bundled book."""
+    book = (BUNDLED["fledgling"] / "book.txt").read_text(encoding="utf-8")
+    (tmp_path / "a.txt").write_text(book[:3000], encoding="utf-8")
+    return tmp_path / "a.txt"
+
+
+def test_evaluate_measures_a_text_and_recall(run, tmp_path: Path, text: Path) -> None:
+    options = ("--text", text, "--recall", "--distances", "16,64", "--rows", "2")
     result = run("evaluate", "fledgling", *options, "--samples", "1", "--json", tmp_path / "j")
     assert result.code == 0, result.err
     figures = json.loads((tmp_path / "j").read_text(encoding="utf-8"))
     loss = figures["loss"]["carried"]
-    assert loss["bytes"] <= 3000 < loss["bytes"] + 200
+    assert loss["bytes"] == text.stat().st_size and figures["loss"]["state_bytes"] > 1000
     assert f"{loss['bits_per_byte']:.4f} bits per byte" in result.out
-    assert len(figures["recall"]) == 12 and len(figures["samples"]) == 1
+    assert len(figures["recall"]) == 12 and len(figures["needle"]) == 2
+    assert "| 64 | 2 |" in result.out and len(figures["samples"]) == 1
+
+
+def test_evaluate_reads_pieces_side_by_side_or_only_the_beginning(
+    run, tmp_path: Path, text: Path
+) -> None:
+    pieces = ("--text", text, "--segments", 2, "--segment", 64, "--forget")
+    result = run("evaluate", "fledgling", *pieces, "--json", tmp_path / "j")
+    loss = json.loads((tmp_path / "j").read_text(encoding="utf-8"))["loss"]
+    assert result.code == 0 and (loss["segments"], loss["segment_tokens"]) == (2, 64)
+    assert loss["carried"]["bits_per_byte"] < loss["h_zeroed_every_token"]["bits_per_byte"]
+    result = run("evaluate", "fledgling", "--text", text, "--tokens", 100, "--json", tmp_path / "j")
+    loss = json.loads((tmp_path / "j").read_text(encoding="utf-8"))["loss"]
+    assert result.code == 0 and loss["carried"]["tokens"] == 100 and "(100 tokens)" in result.out
 
 
 def test_evaluate_without_anything_to_measure_is_wrong_usage(run) -> None:
     assert run("evaluate", "fledgling").code == 2
     assert run("evaluate", "fledgling", "--recall", "--distances", "far").code == 2
+    assert run("evaluate", "fledgling", "--recall", "--text", "-").code == 2

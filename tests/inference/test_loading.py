@@ -9,7 +9,6 @@ import torch
 import griffin_lm as griffin
 from griffin_lm.errors import (
     BackendUnavailable,
-    CheckpointError,
     CheckpointNotFound,
     ConfigError,
     InputError,
@@ -117,15 +116,13 @@ def test_naming_the_reference_kernels_is_fine(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
-def test_quantised_weights_generate_and_are_told_apart_from_saved_ones(folder, tmp_path, kind):
+def test_quantised_weights_generate_and_belong_to_the_weights_they_were(folder, kind):
     lm = griffin.load(folder, quantize=kind, device="cpu")
     plain = griffin.load(folder, device="cpu")
     assert lm.generate("x", max_new_tokens=4).tokens
     assert lm.model.embed.weight.nbytes < plain.model.embed.weight.nbytes
     # a state belongs to the source weights, whatever they were rounded to
     assert lm.model.origin.model() == plain.model.origin.model()
-    with pytest.raises(CheckpointError, match="quantise it at every load"):
-        griffin.save(lm, tmp_path / "out")
 
 
 @pytest.mark.skipif(native.UNBUILT is not None, reason=str(native.UNBUILT))
@@ -133,8 +130,10 @@ def test_named_kernels_serve_or_say_why_not(folder):
     lm = griffin.load(folder, kernels="native", dtype="bfloat16", device="cpu")
     assert lm.generate("x", max_new_tokens=4).tokens
     wide = griffin.load(folder, kernels="native", dtype="float32", device="cpu")
-    with pytest.raises(BackendUnavailable, match="multiplies bfloat16"):
-        wide.generate("x", max_new_tokens=1)
+    assert wide.generate("x", max_new_tokens=4).tokens
+    halved = griffin.load(folder, kernels="native", dtype="float16", device="cpu")
+    with pytest.raises(BackendUnavailable):
+        halved.generate("x", max_new_tokens=1)
 
 
 def test_without_the_compiled_library_native_kernels_are_refused(folder, monkeypatch):

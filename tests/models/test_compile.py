@@ -27,11 +27,12 @@ def gradients(out):
     out.square().sum().backward()
     return [p.grad.clone() for p in m.parameters()]
 for a, b in zip(gradients(mine), gradients(exact)):
-    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert (a - b).abs().max() <= 2e-5 * b.abs().max(), "both round in fp32, each in its own order"
 print("same")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ("tiny-griffin", "tiny-llama"))
 @pytest.mark.timeout(280)
 def test_the_compiled_model_equals_the_eager_one_in_a_single_graph(preset):

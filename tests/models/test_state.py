@@ -261,3 +261,20 @@ def test_a_model_made_under_inference_mode_makes_and_continues_states(path):
         _, state = model(text(5))
         state.save(path)
         assert equal(griffin.State.load(path, model), state)
+
+
+def test_a_view_of_neighbouring_rows_moves_on_in_place(model) -> None:
+    pool, whole = model.empty_state(4), after(model, 11, rows=2)
+    _, on = model(text(11, 2), state=pool.narrow(1, 3), donate=True)
+    pool.put(slice(1, 3), on)
+    assert equal(pool[[1, 2]], whole)
+    assert pool.tokens.tolist() == [0, 11, 11, 0]
+    _, on = model(text(1, 2), state=pool.narrow(1, 3), donate=True)
+    ring = next(i for i, layer in enumerate(pool.layers) if hasattr(layer, "k"))
+    assert on.layers[ring].k.data_ptr() == pool.layers[ring].k[1].data_ptr()
+    pool.put(slice(1, 3), on)
+    assert equal(pool[[1, 2]], model(text(1, 2), state=whole)[1])
+    pool.put(slice(0, 1), pool.narrow(2, 3))
+    assert equal(pool[0], pool[2])
+    with pytest.raises(InputError):
+        pool.narrow(2, 5)

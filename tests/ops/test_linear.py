@@ -1,4 +1,4 @@
-"""Products of bf16 by the compiled kernels: right, and the same bits in any batch."""
+"""Products of bf16 and fp32 by the compiled kernels: right, and the same bits in any batch."""
 
 import pytest
 import torch
@@ -13,32 +13,40 @@ from tests.ops.instruction_sets import instruction_set as instruction_set
 pytestmark = pytest.mark.skipif(native.UNBUILT is not None, reason=str(native.UNBUILT))
 SHAPES = [  # M, K, N: around the kernels' tiles of 16 and 32, and far from them
     (1, 64, 16), (3, 100, 37), (17, 2560, 33), (33, 96, 64), (40, 131, 100), (64, 256, 512),
-    (5, 31, 7), (2, 1, 1), (16, 33, 257), (1, 7680, 48),
+    (5, 31, 7), (2, 1, 1), (16, 33, 257), (1, 7680, 48), (13, 1030, 70), (98, 515, 66),
 ]  # fmt: skip
 
 
-def operands(m: int, k: int, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+each_dtype = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+
+
+def operands(
+    m: int, k: int, n: int, dtype: torch.dtype = torch.bfloat16
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     torch.manual_seed(m + k + n)
     return (
-        torch.randn(m, k).bfloat16(),
-        (torch.randn(n, k) / k**0.5).bfloat16(),
-        torch.randn(n).bfloat16(),
+        torch.randn(m, k).to(dtype),
+        (torch.randn(n, k) / k**0.5).to(dtype),
+        torch.randn(n).to(dtype),
     )
 
 
+@each_dtype
 @pytest.mark.parametrize(("m", "k", "n"), SHAPES)
-def test_it_is_the_exact_product_rounded_once(instruction_set, m, k, n):
-    x, w, b = operands(m, k, n)
+def test_it_is_the_exact_product_rounded_once(instruction_set, m, k, n, dtype):
+    x, w, b = operands(m, k, n, dtype)
     with prefer("native"), torch.no_grad():
         y = linear(x, w, b)
     exact = x.double() @ w.double().T + b.double()
     # half a unit in the last place of bf16, and what fp32 sums leave
-    assert ((y.double() - exact).abs() <= exact.abs() * 2**-8 + 2e-5).all()
+    rounding = 2**-8 if dtype == torch.bfloat16 else 0
+    assert ((y.double() - exact).abs() <= exact.abs() * rounding + 2e-5).all()
 
 
+@each_dtype
 @pytest.mark.parametrize(("m", "k", "n"), SHAPES)
-def test_a_row_has_the_same_bits_in_any_batch(instruction_set, m, k, n):
-    x, w, b = operands(m, k, n)
+def test_a_row_has_the_same_bits_in_any_batch(instruction_set, m, k, n, dtype):
+    x, w, b = operands(m, k, n, dtype)
     with prefer("native"), torch.no_grad():
         whole = linear(x, w, b)
         for row in range(m):
@@ -46,8 +54,9 @@ def test_a_row_has_the_same_bits_in_any_batch(instruction_set, m, k, n):
         assert torch.equal(linear(x[m // 2 :], w, b), whole[m // 2 :])
 
 
-def test_the_number_of_threads_changes_no_bit(instruction_set):
-    x, w, b = operands(37, 300, 700)
+@each_dtype
+def test_the_number_of_threads_changes_no_bit(instruction_set, dtype):
+    x, w, b = operands(37, 300, 700, dtype)
     before = torch.get_num_threads()
     with prefer("native"), torch.no_grad():
         try:
@@ -68,6 +77,14 @@ def test_leading_axes_and_strides_are_kept():
         spread = torch.stack([x, torch.full_like(x, float("nan"))], dim=1)[:, 0]
         assert torch.equal(linear(spread, w), flat)
         assert linear(x[:0], w).shape == (0, 48)
+
+
+def test_more_rows_than_a_slice_holds_are_the_same_rows(instruction_set):
+    x, w, b = operands(1100, 40, 37)
+    with prefer("native"), torch.no_grad():
+        whole = linear(x, w, b)
+        for row in (0, 511, 512, 1099):
+            assert torch.equal(linear(x[row : row + 1], w, b)[0], whole[row])
 
 
 def test_what_is_not_a_number_stays_in_its_row():
@@ -103,13 +120,14 @@ def test_many_threads_of_python_may_call_at_once():
         assert all(pool.map(call, range(4)))
 
 
+@each_dtype
 @pytest.mark.parametrize(
     ("m", "heads", "k", "n"), [(1, 10, 256, 256), (37, 3, 20, 12), (5, 1, 7, 9)]
 )
-def test_blocks_side_by_side_are_products_of_their_own(instruction_set, m, heads, k, n):
+def test_blocks_side_by_side_are_products_of_their_own(instruction_set, m, heads, k, n, dtype):
     torch.manual_seed(0)
-    x = torch.randn(2, m, heads * k).bfloat16()
-    w, b = (torch.randn(heads, k, n) / k**0.5).bfloat16(), torch.randn(heads, n).bfloat16()
+    x = torch.randn(2, m, heads * k).to(dtype)
+    w, b = (torch.randn(heads, k, n) / k**0.5).to(dtype), torch.randn(heads, n).to(dtype)
     with prefer("native"), torch.no_grad():
         y = block_linear(x, w, b)
         alone = block_linear(x[1:, m // 2 : m // 2 + 1], w, b)

@@ -8,6 +8,7 @@ from griffin_lm.ops import native
 from griffin_lm.ops.backend import prefer
 from griffin_lm.ops.linear_scan import definition as scan_definition
 from griffin_lm.ops.rg_lru import definition, rg_lru
+from tests.ops.gradients import assert_kernel_is_the_reference
 from tests.ops.instruction_sets import instruction_set as instruction_set
 
 pytestmark = pytest.mark.skipif(native.UNBUILT is not None, reason=str(native.UNBUILT))
@@ -66,18 +67,27 @@ def test_extremes_of_the_gates_are_finite_and_right(instruction_set):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_its_gradients_are_those_of_the_reference_in_float64(instruction_set, shape):
     x, r, i, Lambda, starts, h0 = operands(shape, torch.float32)
-    g = torch.randn(shape)
+    assert_kernel_is_the_reference(
+        lambda x, r, i, Lambda, h0: rg_lru(x, r, i, Lambda, starts, h0),
+        (x, r, i, Lambda, h0),
+        bound=5e-6,
+    )
 
-    def gradients(dtype, kernels):
-        leaves = [t.to(dtype).requires_grad_() for t in (x, r, i, Lambda, h0)]
+
+def test_under_autocast_x_is_narrower_than_its_gates(instruction_set):
+    x, r, i, Lambda, starts, h0 = operands((2, 33, 40), torch.float32)
+    leaves = [t.requires_grad_() for t in (x.bfloat16(), r, i)]
+    found = []
+    for kernels in ("native", "reference"):
         with prefer(kernels):
-            hs = rg_lru(*leaves[:4], starts, leaves[4])
-        return torch.autograd.grad(hs, leaves, g.to(dtype))
-
-    exact = gradients(torch.float64, "reference")
-    for mine, theirs in zip(gradients(torch.float32, "native"), exact, strict=True):
-        scale = theirs.abs().max().clamp(min=1)
-        assert ((mine.double() - theirs).abs().max() / scale) < 5e-6
+            hs = rg_lru(*leaves, Lambda, starts, h0)
+        found.append([hs.detach(), *torch.autograd.grad(hs.sum(), leaves)])
+    for mine, theirs, dtype in zip(
+        *found, (torch.float32, torch.bfloat16, torch.float32, torch.float32), strict=True
+    ):
+        assert mine.dtype == theirs.dtype == dtype
+        bound = 2**-7 if dtype == torch.bfloat16 else 1e-5
+        assert (mine - theirs).abs().max() <= bound * theirs.abs().max().clamp(min=1)
 
 
 def test_the_bounded_slope_is_used_where_a_is_one(instruction_set):

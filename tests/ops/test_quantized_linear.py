@@ -118,9 +118,47 @@ def test_what_is_not_finite_stays_in_its_row(instruction_set):
             assert y[[0, 1, 3, 5]].isfinite().all()
 
 
-def test_the_references_gradient_reaches_the_activations():
-    x, w, _ = operands(3, 64, 16, torch.float32)
+def kept_bytes(call) -> tuple[torch.Tensor, int]:
+    """What a call returns, and the bytes that autograd keeps for going backward."""
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t), t)[1], lambda t: t):
+        return call(), sum(tensor.nbytes for tensor in kept)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference", pytest.param("native", marks=compiled)])
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_the_gradient_is_that_of_the_dequantised_product(kind: str, backend: str):
+    x, w, b = operands(5, 70, 33, torch.float32)
+    x, b, dy = x.requires_grad_(), b.requires_grad_(), torch.randn(5, 33)
+    eight, four = quantize_int8(w), quantize_int4(w)
+    dense = dequantize_int8(eight) if kind == "int8" else dequantize_int4(four, 33, 70)
+
+    def product() -> torch.Tensor:
+        return linear_int8(x, eight, b) if kind == "int8" else linear_int4(x, four, 33, b)
+
+    with prefer(backend) if backend != "auto" else torch.enable_grad():
+        y, kept = kept_bytes(product)
+        with torch.no_grad():
+            assert torch.equal(y, product())  # the same kernel serves, with or without a gradient
+    y.backward(dy)
+    torch.testing.assert_close(x.grad, dy @ dense, rtol=0, atol=0)
+    torch.testing.assert_close(b.grad, dy.sum(0))
+    assert kept == 0  # no dense copy of the weight waits for the way back
+
+
+def test_small_steps_of_the_activations_move_the_product_along_its_gradient():
+    x, w, _ = operands(4, 64, 16, torch.float32)
+    four = quantize_int4(w)
+    step = torch.randn_like(x)  # as large as x, so that rounding to 8 bits drowns in it
     x.requires_grad_()
-    eight = quantize_int8(w)
-    linear_int8(x, eight).sum().backward()
-    torch.testing.assert_close(x.grad, dequantize_int8(eight).sum(0).expand(3, -1))
+    linear_int4(x, four, 16).sum().backward()
+    moved = (linear_int4(x + step, four, 16) - linear_int4(x, four, 16)).sum()
+    assert x.grad is not None
+    torch.testing.assert_close((x.grad * step).sum(), moved.detach(), rtol=2e-2, atol=2e-1)
+
+
+def test_in_bf16_the_gradient_is_in_bf16():
+    x, w, _ = operands(3, 64, 16, torch.bfloat16)
+    x.requires_grad_()
+    linear_int8(x, quantize_int8(w)).sum().backward()
+    assert x.grad is not None and x.grad.dtype == torch.bfloat16

@@ -1,16 +1,17 @@
-"""A few queries over the ring by the compiled library, held against the attention under a mask."""
+"""Attention over the ring by the compiled library, held against the attention under a mask."""
 
 import pytest
 import torch
 
-from griffin_lm.ops import attention, native
-from griffin_lm.ops.attention import windowed_attention
+from griffin_lm.ops import native
+from griffin_lm.ops.attention import windowed_attention, write_ring
 from griffin_lm.ops.backend import prefer
 from tests.ops.instruction_sets import instruction_set as instruction_set
 
 pytestmark = pytest.mark.skipif(native.UNBUILT is not None, reason=str(native.UNBUILT))
 SHAPES = [  # steps, heads, key heads, width, window
     (1, 10, 1, 256, 33), (1, 4, 2, 20, 8), (3, 6, 3, 33, 5), (16, 2, 1, 64, 40), (2, 1, 1, 1, 1),
+    (70, 10, 1, 32, 33), (130, 3, 1, 16, 200), (100, 4, 4, 24, 7),
 ]  # fmt: skip
 
 
@@ -58,10 +59,68 @@ def test_padding_with_any_position_stays_inside_the_memory():
     assert y.shape == q.shape
 
 
-def test_many_queries_go_to_the_attention_under_a_mask():
-    inputs = operands(attention.FEW + 1, 2, 1, 16, 6, torch.float32)
-    with torch.no_grad():
-        with prefer("native"):
-            mine = windowed_attention(*inputs)
-        with prefer("reference"):
-            assert torch.equal(mine, windowed_attention(*inputs))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(90, 10, 1, 32, 33), (40, 4, 2, 20, 8), (75, 1, 1, 48, 64)])
+def test_a_query_has_the_same_bits_in_chunks_of_any_size(instruction_set, shape, dtype):
+    wide = operands(*shape)
+    q, k, v, *rings, read, _ = (t.to(dtype) if t.is_floating_point() else t for t in wide)
+    length = q.shape[1]
+    position = read[:, None] + torch.arange(length)
+    position[1, 20:] = torch.arange(length - 20)  # a document ends amid a chunk
+    with prefer("native"), torch.no_grad():
+        whole = windowed_attention(q, k, v, *rings, read, position)
+        for size in (1, 3, 17, 64):
+            before, (ring_k, ring_v), outs = read, rings, []
+            for begin in range(0, length, size):
+                here = slice(begin, begin + size)
+                inputs = q[:, here], k[:, here], v[:, here]
+                outs.append(windowed_attention(*inputs, ring_k, ring_v, before, position[:, here]))
+                count = torch.full((3,), inputs[0].shape[1])
+                ring_k = write_ring(ring_k, inputs[1], before, count)
+                ring_v = write_ring(ring_v, inputs[2], before, count)
+                before = before + count
+            assert torch.equal(torch.cat(outs, 1), whole), f"chunks of {size}"
+
+
+def test_a_document_has_the_same_bits_behind_another(instruction_set):
+    q, k, v, ring_k, ring_v, _, _ = operands(60, 4, 1, 32, 25, torch.float32)
+    none, step = torch.zeros(3, dtype=torch.int64), torch.arange(60).expand(3, -1)
+    behind = torch.cat([step[:, :23], step[:, :37]], 1)
+    with prefer("native"), torch.no_grad():
+        packed = windowed_attention(q, k, v, ring_k, ring_v, none, behind)[:, 23:]
+        inputs = (t[:, 23:].contiguous() for t in (q, k, v))
+        alone = windowed_attention(*inputs, ring_k, ring_v, none, step[:, :37])
+    assert torch.equal(packed, alone)
+
+
+def test_keys_that_are_not_seen_may_be_anything(instruction_set):
+    q, k, v, ring_k, ring_v, _, _ = operands(40, 4, 1, 32, 25, torch.float32)
+    none, step = torch.zeros(3, dtype=torch.int64), torch.arange(40).expand(3, -1)
+    position = torch.cat([step[:, :15], step[:, :25]], 1)
+    k[:, :15], v[:, :15], ring_k[:], ring_v[:] = (float("nan"),) * 4
+    with prefer("native"), torch.no_grad():
+        y = windowed_attention(q, k, v, ring_k, ring_v, none, position)
+    assert y[:, 15:].isfinite().all()
+
+
+def test_the_number_of_threads_changes_no_bit(instruction_set):
+    inputs = operands(30, 10, 1, 32, 33, torch.float32)
+    before, results = torch.get_num_threads(), []
+    with prefer("native"), torch.no_grad():
+        try:
+            for threads in (1, 2, 5):
+                torch.set_num_threads(threads)
+                results.append(
+                    [
+                        windowed_attention(*inputs),
+                        windowed_attention(
+                            *(t[:, :1] if i in (0, 1, 2, 6) else t for i, t in enumerate(inputs))
+                        ),
+                    ]
+                )
+        finally:
+            torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(
+            torch.equal(mine, theirs) for mine, theirs in zip(results[0], other, strict=True)
+        )

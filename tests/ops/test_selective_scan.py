@@ -125,3 +125,14 @@ def test_no_tokens_give_no_outputs_and_the_state_as_it_was():
     x, delta, A, B, C, starts, h0 = case(3)
     y, h = selective_scan(x[:, :0], delta[:, :0], A, B[:, :0], C[:, :0], starts[:, :0], h0)
     assert y.shape == (2, 0, 3) and torch.equal(h, h0)
+
+
+def test_under_autocast_it_stays_in_its_dtype_going_forward_and_back():
+    results = []
+    for enabled in (False, True):
+        inputs = case(9, torch.float32)
+        wanted = with_gradients(inputs)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y, h = selective_scan(*inputs)
+        results.append([y, h, *torch.autograd.grad(y.sum() + h.sum(), wanted)])
+    assert all(map(torch.equal, *results))

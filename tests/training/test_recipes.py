@@ -27,6 +27,7 @@ def shards(books: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_prose_learns(shards: Path, tmp_path: Path):
     config = with_settings(
         load_recipe(RECIPES / "prose.py"),

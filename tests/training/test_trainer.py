@@ -4,6 +4,7 @@ import csv
 import itertools
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ import torch
 from torch import Tensor
 
 from griffin_lm.checkpoints import load_model
-from griffin_lm.errors import TrainingError
+from griffin_lm.errors import CheckpointNotFound, TrainingError
+from griffin_lm.inference import load as load_lm
+from griffin_lm.inference.converting import convert
+from griffin_lm.inference.resolution import find
 from griffin_lm.training.config import TrainConfig, with_settings
 from griffin_lm.training.export import export
 from griffin_lm.training.pretraining import open_run, pretrain
@@ -184,6 +188,21 @@ def test_a_checkpoint_s_folder_is_also_a_model_to_load(run: Trainer, out: Path):
     mine, theirs = run.model.state_dict(), model.state_dict()
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_a_run_s_folder_is_a_model_to_load_and_to_convert(run: Trainer, out: Path, tmp_path: Path):
+    """The checkpoint that `latest` names, with the tokenizer that lies beside it."""
+    save(out, run)
+    run.step()
+    save(out, run)
+    lm = load_lm(out, device="cpu", dtype="float32")
+    mine, theirs = run.model.state_dict(), lm.model.state_dict()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    done = convert(find(out), tmp_path / "model", "griffin")
+    assert done.tokenizer and load_lm(tmp_path / "model").generate("It was", max_new_tokens=1)
+    shutil.rmtree(out / "step-1")
+    with pytest.raises(CheckpointNotFound, match=r"names step-1, which is not there .*: step-0"):
+        load_lm(out)
 
 
 def test_an_exported_run_loads_and_tells_its_facts(run: Trainer, out: Path, tmp_path: Path):

@@ -2,7 +2,14 @@
 
 from .detection import FORMATS, folders_beside
 from .format import Format
-from .loading import detect, load_model, open_source, read_config, read_parameters
+from .loading import (
+    detect,
+    load_model,
+    open_source,
+    read_config,
+    read_parameters,
+    saved_quantization,
+)
 from .saving import save_model
 from .source import Source
 
@@ -17,4 +24,5 @@ __all__ = [
     "read_config",
     "read_parameters",
     "save_model",
+    "saved_quantization",
 ]

@@ -1,14 +1,20 @@
 """The model card that is written where none is given: what the folder holds, no more."""
 
 from ..models import Griffin
+from ..models.sizes import parameter_count
 from .format import Format
+from .quantization import Quantization
 
 
-def model_card(name: str, model: Griffin, form: Format) -> str:
+def model_card(
+    name: str, model: Griffin, form: Format, quantization: Quantization | None = None
+) -> str:
     """Markdown with the front matter that hubs read."""
     config = model.config
-    count = sum(parameter.numel() for parameter in model.parameters())
+    count = parameter_count(config)
     dtype = str(model.embed.weight.dtype).removeprefix("torch.")
+    if quantization is not None:
+        dtype += f", matrices in {' and '.join(sorted(set(quantization.kinds.values())))}"
     kinds = ", ".join(mixer.kind for mixer in config.pattern)
     library = "transformers" if form.name == "huggingface" else "griffin-lm"
     return f"""---

@@ -15,6 +15,7 @@ FORMATS: dict[str, Format] = {
     form.name: form for form in (NATIVE, HUGGINGFACE, DEEPMIND_TORCH, DEEPMIND_FLAX)
 }
 ALSO_READ = (META,)  # formats of which we write none
+LATEST = "latest"  # the file in a training run's folder that names its newest checkpoint
 
 
 def look_at(path: Path) -> Place:
@@ -51,15 +52,36 @@ def recognise(place: Place) -> Format:
     )
 
 
+def latest_of_run(path: Path) -> Path | None:
+    """The checkpoint that the folder of a training run names as its latest; None for other paths.
+
+    Raises CheckpointNotFound where it names one that is not there.
+    """
+    try:
+        name = (path / LATEST).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+    if (path / CONFIG).exists() or not name or Path(name).name != name:
+        return None
+    if not (path / name / CONFIG).is_file():
+        there = ", ".join(sorted(step.name for step in path.glob("step-*") if step.is_dir()))
+        raise CheckpointNotFound(
+            f"{path} is a training run whose {LATEST!r} names {name}, which is not there "
+            f"(there are: {there or 'none'}); name one of them, or go on with --resume auto"
+        )
+    return path / name
+
+
 def folders_beside(path: Path) -> tuple[Path, ...]:
     """Where the files that go with a checkpoint's weights are looked for, such as the tokenizer.
 
-    The folder, or a file's folder; then, for DeepMind's layouts, whose archives put it there, the
-    folder around it. Raises as `detect`.
+    The folder, or a file's folder; then the folder around it: for DeepMind's layouts, whose
+    archives put it there, and for a checkpoint of a training run. Raises as `detect`.
     """
     place = look_at(path)
+    outer = place.folder.absolute().parent
     around = recognise(place).name in ("deepmind-torch", "deepmind-flax")
-    return (place.folder, place.folder.absolute().parent) if around else (place.folder,)
+    return (place.folder, outer) if around or (outer / LATEST).is_file() else (place.folder,)
 
 
 def format_named(name: str) -> Format:

@@ -66,12 +66,14 @@ class Target(NamedTuple):
     """What a format is told about the files to write: the names are its own affair.
 
     folder: the one that is filled, aside. name: that of the checkpoint, without a suffix.
+    about: what the checksum of the config covers besides, such as how weights were quantised.
     """
 
     folder: Path
     name: str
     config: ModelConfig
     max_shard_bytes: int
+    about: JSON | None = None
 
 
 @dataclass(frozen=True)

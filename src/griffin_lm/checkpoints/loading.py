@@ -4,17 +4,27 @@ import math
 from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointCorrupt, CheckpointMismatch
-from ..layers.quantized import quantize_weights
+from ..layers.quantized import (
+    QuantizedMatrix,
+    has_matrix,
+    matrices,
+    replace_weight,
+    stored_tensors,
+)
 from ..layers.wide import parameter_dtype
 from ..models import Fingerprint, Griffin, ModelConfig, resolve_config
+from .adapters import read_adapter
 from .detection import look_at, recognise
 from .format import Dialect, Format, Place, Settings
 from .names import Rename, Shape, by_theirs, check_nothing_left_over, expand
+from .native import NATIVE
+from .quantization import Quantization, check_dtypes, read_quantization
 from .settings import overrule
 from .source import Source
 from .tensors import same_bits
@@ -60,32 +70,60 @@ def load_model(
     config: Settings | None = None,
     progress: Progress | None = None,
     quantize: str | None = None,
+    adapter: AnyPath | None = None,
+    rounded: str = "",
 ) -> Griffin:
     """The model in a checkpoint, a folder or a file, whatever its format, tensor by tensor.
 
     dtype: of the weights once loaded; None: that of the embedding in the file. config: instead of
     the file's (a ModelConfig or a preset's name), or a dict of settings to overrule. progress:
     called with (bytes done, bytes in all) after every parameter. quantize: "int8" or "int4" rounds
-    the matrices as they come (layers/quantized.py). Memory: the result, and one tensor.
+    the matrices as they come (layers/quantized.py), those whose names begin with `rounded`; what
+    was saved in that kind is taken as it is.
+    adapter: a folder of LoRA that is added to the weights before they are cast or rounded; beside
+    a matrix that was saved rounded it stays what it is, two thin matrices. Memory: the result, and
+    one tensor.
 
     Raises CheckpointError subclasses naming file and tensor, ConfigError for unknown settings.
     """
-    model, source, plan, shapes = _opened(Path(path), config)
-    dtype = dtype or next((source.dtype(row.theirs) for row in plan), torch.float32)
+    opened = _opened(Path(path), config)
+    model, source, saved = opened.model, opened.source, opened.quantization
+    if saved is not None:
+        quantize = saved.left_to_round(quantize, source.where)
+        dtype = dtype or saved.dtype
+    dtype = dtype or next((source.dtype(row.theirs) for row in opened.plan), torch.float32)
     fingerprint = Fingerprint(model.config.identity())
+    added = None if adapter is None else read_adapter(adapter, model.config, opened.dense)
+    base = Fingerprint(model.config.identity())
     done, total = 0, source.nbytes
-    for row, tensor in _parameters(source, plan, shapes):
-        fingerprint.add(row.ours, tensor)  # the file's own values, before any cast
-        _assign(model, row.ours, tensor, device, dtype, source.mapped)
-        if quantize is not None:
-            quantize_weights(model.get_submodule(row.ours.rpartition(".")[0]), quantize)
+    for row, tensor in _parameters(opened):
         done += tensor.nbytes
+        if added is not None:
+            base.add(row.ours, tensor)
+            tensor = added.change(row.ours, tensor)
+        fingerprint.add(row.ours, tensor)  # the source's own values, before any cast
+        home, _, leaf = row.ours.rpartition(".")
+        owner = model.get_submodule(home)
+        if quantize is not None and has_matrix(owner) and row.ours.startswith(rounded):
+            matrix = QuantizedMatrix.of(tensor, quantize, dtype)  # rounded once, not cast before
+            replace_weight(owner, matrix.to(device))
+        else:
+            _assign(owner, leaf, tensor, device, dtype, source.mapped)
         del tensor  # before the next is read
         if progress is not None:
             progress(done, total)
     if progress is not None and done < total:  # duplicates and padding were not read
         progress(total, total)
-    model.origin.set_model(fingerprint.digest())
+    if added is not None:
+        added.check_base(base.digest() if saved is None else saved.source)
+    if saved is None:
+        model.origin.set_model(fingerprint.digest())
+        return model
+    if added is not None:
+        for name, matrix in matrices(model).items():
+            if name in added.factors and name in saved.kinds:
+                matrix.add(*added.factors[name].thin())
+    model.origin.set_model(saved.source if added is None else added.over(saved.source))
     return model
 
 
@@ -94,29 +132,57 @@ def read_parameters(
 ) -> tuple[ModelConfig, Iterator[tuple[str, Tensor]]]:
     """The config, and every parameter by our name and in our shape, as the files have it.
 
-    One at a time, in the files' order, and not to be written to: in memory-mapped formats they are
-    views of the files, which take no memory. config, checks and errors: as in `load_model`.
+    One at a time, in the model's order, and not to be written to: in memory-mapped formats they are
+    views of the files, which take no memory. Of a quantised matrix come its tensors. config, checks
+    and errors: as in `load_model`.
     """
-    model, source, plan, shapes = _opened(Path(path), config)
-    found = ((row.ours, tensor) for row, tensor in _parameters(source, plan, shapes))
-    return model.config, found
+    opened = _opened(Path(path), config)
+    found = ((row.ours, tensor) for row, tensor in _parameters(opened))
+    return opened.model.config, found
 
 
-def _opened(
-    path: Path, config: Settings | None
-) -> tuple[Griffin, Source, list[Rename], dict[str, Shape]]:
-    """The model on meta, the files, and which of their tensors become which parameters."""
+def saved_quantization(path: AnyPath) -> Quantization | None:
+    """How the matrices of a checkpoint are quantised; None where they are not. Reads no tensor.
+
+    Raises as `detect`, and CheckpointCorrupt.
+    """
+    place = look_at(Path(path))
+    return read_quantization(place) if recognise(place) is NATIVE else None
+
+
+class _Opened(NamedTuple):
+    """The model on meta, the files, and which of their tensors become which of its tensors.
+
+    shapes: of its tensors; dense: of its weights, whatever they are stored in.
+    """
+
+    model: Griffin
+    source: Source
+    plan: list[Rename]
+    shapes: dict[str, Shape]
+    dense: dict[str, Shape]
+    quantization: Quantization | None
+
+
+def _opened(path: Path, config: Settings | None) -> _Opened:
     place, form, saved = _look(path, config)
     dialect = form.dialect(place.config)
     source = form.open(place, saved)
     shaped = saved is None and form.infer is not None
     final = form.infer(source, config) if shaped and form.infer else _settle(saved, config)
-    model = _empty_model(final, source, source.where if shaped else place.file)
-    parameters = dict(model.named_parameters())
-    plan = expand(dialect.names, parameters, dialect.model_type)
-    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    where = source.where if shaped else place.file
+    model = _empty_model(final, source, where)
+    dense = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    quantization = read_quantization(place) if form is NATIVE else None
+    if quantization is not None:
+        quantization.prepare(model, where)
+    wanted = stored_tensors(model)
+    plan = expand(dialect.names, wanted, dialect.model_type)
+    shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
     _check(source, plan, shapes, dialect)
-    return model, source, plan, shapes
+    if quantization is not None:
+        check_dtypes(model, plan, source, {name: tensor.dtype for name, tensor in wanted.items()})
+    return _Opened(model, source, plan, shapes, dense, quantization)
 
 
 def _look(path: Path, given: Settings | None) -> tuple[Place, Format, ModelConfig | None]:
@@ -164,42 +230,44 @@ def _check(source: Source, plan: list[Rename], shapes: dict[str, Shape], dialect
             )
 
 
-def _parameters(
-    source: Source, plan: list[Rename], shapes: dict[str, Shape]
-) -> Iterator[tuple[Rename, Tensor]]:
+def _parameters(opened: _Opened) -> Iterator[tuple[Rename, Tensor]]:
     """Every parameter as ours is shaped; each of their tensors is read once.
 
     Where reading one takes memory of its own the largest come first, while little else is there.
     """
-    groups = by_theirs(plan)
+    source = opened.source
+    groups = by_theirs(opened.plan)
     order = list(groups)
     if not source.mapped:
         order.sort(key=lambda name: -math.prod(source.shapes[name]))
     for name in order:
         tensor = source.get(name)
         for row in groups[name]:
-            yield row, row.take(tensor, shapes[row.ours])
+            yield row, row.take(tensor, opened.shapes[row.ours])
         del tensor  # before the next is read
 
 
 def _assign(
-    model: nn.Module,
-    name: str,
+    owner: nn.Module,
+    leaf: str,
     source: Tensor,
     device: torch.device | str,
     dtype: torch.dtype,
     mapped: bool,
 ) -> None:
-    """Puts a fresh, contiguous parameter in place of the one on meta: one copy, cast on the way.
+    """Puts a fresh, contiguous tensor in place of the one on meta: one copy, cast on the way.
 
-    A tensor that is not mapped, and is what the parameter must be, becomes it without a copy.
+    A tensor that is not mapped, and is what must stand there, gets there without a copy.
     """
-    home, _, leaf = name.rpartition(".")
-    owner = model.get_submodule(home)
-    kept = parameter_dtype(owner, leaf, dtype)
+    packed = isinstance(owner, QuantizedMatrix)
+    kept = source.dtype if packed else parameter_dtype(owner, leaf, dtype)
     tensor = source
     alone = not mapped and source.untyped_storage().nbytes() == source.nbytes
     as_it_is = source.dtype == kept and source.device == torch.device(device)
     if not (alone and as_it_is and source.is_contiguous()):
         tensor = torch.empty(source.shape, dtype=kept, device=device).copy_(source)
-    setattr(owner, leaf, nn.Parameter(tensor))
+    if packed:
+        owner.put({leaf: tensor})
+        owner.dtype = dtype
+    else:
+        setattr(owner, leaf, nn.Parameter(tensor))

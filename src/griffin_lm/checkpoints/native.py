@@ -2,6 +2,7 @@
 
 Every tensor has a CRC-32 in the safetensors metadata, over its name, dtype, shape and bytes, and
 the config has one too, so a flipped bit anywhere is found. (Files of other programs carry none.)
+Matrices may be quantised: see quantization.py.
 """
 
 import json
@@ -11,19 +12,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointCorrupt, CheckpointError, ConfigError
+from ..errors import CheckpointCorrupt, CheckpointError, CheckpointNotFound, ConfigError
 from ..models import ModelConfig
 from ..shapes import JSON
 from .files import CONFIG, parse_json
 from .format import Dialect, Format, Place, Target, Vocabulary
 from .names import Rename
+from .quantization import KEY, read_quantization
 from .source import Outgoing, Source
-from .tensors import TensorFile, Weights
+from .tensors import DTYPES, STORED, TensorFile, Weights
 from .writing import write_weights
 
 FORMAT = "griffin-lm"
-VERSION = 1
+VERSION = 2  # that is read; 1 is written where nothing is quantised, so that older releases read it
+PLAIN = 1
 METADATA = "griffin"  # the key of ours in the safetensors metadata
+SHARDS = "shards"  # the folder in a training run's checkpoint where processes put their parts
 NAMES = (Rename("{any}", "{any}"),)
 
 
@@ -47,6 +51,11 @@ def read_config(config: JSON, path: Path) -> ModelConfig:
             f"{path} has the format version {version!r:.20}; this release reads {VERSION}: upgrade "
             "griffin-lm"
         )
+    if (version == PLAIN) == (KEY in config):
+        raise CheckpointCorrupt(
+            f"{path} is of the format version {version}, which goes with quantised weights from "
+            f"{VERSION} on: restore it or save it again"
+        )
     try:
         return ModelConfig.from_dict(model)
     except ConfigError as error:
@@ -65,21 +74,24 @@ def describe(
 
 def described(name: str, config: ModelConfig, dtype: torch.dtype) -> dict[str, JSON]:
     """config.json as we write it beside weights of the format `name`."""
-    plain = {"format": name, "version": VERSION, "model": config.to_dict()}
+    plain = {"format": name, "version": PLAIN, "model": config.to_dict()}
     return {CONFIG: plain | {"dtype": str(dtype).removeprefix("torch.")}}
 
 
 class CheckedWeights(Weights):
     """The tensors of a folder of ours, each held against its checksum when it is read.
 
-    config: what config.json says; None where it is overruled and so need not agree.
+    config: what config.json says; None where it is overruled and so need not agree. quantization:
+    what it says of that, always binding.
     """
 
-    def __init__(self, folder: Path, config: ModelConfig | None) -> None:
-        super().__init__(folder)
+    def __init__(
+        self, folder: Path, config: ModelConfig | None, quantization: JSON | None = None
+    ) -> None:
+        super().__init__(folder, DTYPES if quantization is None else STORED)
         self._sums: dict[str, str] = {}
         for shard in self.shards:
-            self._sums |= _check_file(shard, config)
+            self._sums |= _check_file(shard, config, quantization)
 
     def get(self, name: str) -> Tensor:
         """See TensorFile.get. Raises CheckpointCorrupt where a bit differs."""
@@ -93,19 +105,30 @@ class CheckedWeights(Weights):
 
 
 def _open(place: Place, config: ModelConfig | None) -> Source:
-    return CheckedWeights(place.folder, config)
+    if (place.folder / SHARDS).is_dir():
+        raise CheckpointNotFound(
+            f"{place.folder} holds the parts that several training processes saved; put them "
+            f"together first: python -m griffin_lm.training.export {place.folder.parent} MODEL"
+        )
+    quantization = read_quantization(place)
+    about = None if quantization is None else quantization.to_dict()
+    return CheckedWeights(place.folder, config, about)
 
 
 def _write(target: Target, tensors: list[Outgoing]) -> None:
     def metadata(sums: dict[str, str]) -> dict[str, str]:
         """What stands in a file's safetensors metadata, given the checksums of its tensors."""
-        ours = {"version": VERSION, "config": _config_sum(target.config), "crc32": sums}
+        ours: JSON = {"version": PLAIN, "config": _config_sum(target.config), "crc32": sums}
+        if target.about is not None:
+            ours |= {"version": VERSION, KEY: _sum(target.about)}
         return {"format": "pt", METADATA: json.dumps(ours)}
 
     write_weights(target.folder, tensors, metadata, target.max_shard_bytes)
 
 
-def _check_file(file: TensorFile, config: ModelConfig | None) -> dict[str, str]:
+def _check_file(
+    file: TensorFile, config: ModelConfig | None, quantization: JSON | None
+) -> dict[str, str]:
     """The checksums in a file's metadata, once they are complete and agree with config.json."""
     text = file.metadata.get(METADATA, "null").encode(errors="replace")
     ours = parse_json(text, file.path, "its list of checksums")
@@ -114,7 +137,8 @@ def _check_file(file: TensorFile, config: ModelConfig | None) -> dict[str, str]:
         raise CheckpointCorrupt(
             f"{file.path}: its list of checksums is not that of its tensors; save it again"
         )
-    if config is not None and ours.get("config") != _config_sum(config):
+    same = config is None or ours.get("config") == _config_sum(config)
+    if not same or ours.get(KEY) != (None if quantization is None else _sum(quantization)):
         raise CheckpointCorrupt(
             f"{file.path.parent / CONFIG} is not the one that was saved with {file.path.name}; "
             "restore it, or name the settings to overrule with `config`"
@@ -123,7 +147,11 @@ def _check_file(file: TensorFile, config: ModelConfig | None) -> dict[str, str]:
 
 
 def _config_sum(config: ModelConfig) -> str:
-    return f"{zlib.crc32(json.dumps(config.to_dict(), sort_keys=True).encode()):08x}"
+    return _sum(config.to_dict())
+
+
+def _sum(value: JSON) -> str:
+    return f"{zlib.crc32(json.dumps(value, sort_keys=True).encode()):08x}"
 
 
 OURS = Dialect(FORMAT, NAMES, lambda _: True, read_config, describe)

@@ -1,20 +1,31 @@
 """From a model to a checkpoint, in any format: all of it appears, or none."""
 
+from collections.abc import Iterator
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
-from ..layers.quantized import QuantizedMatrix
+from ..errors import CheckpointError, CheckpointMismatch, ConfigError
+from ..layers.quantized import KINDS, has_matrix, matrices, stored_tensors
 from ..models import Griffin
+from ..ops.quantized_linear import (
+    Int4Weight,
+    Int8Weight,
+    packed_layout,
+    quantize_int4,
+    quantize_int8,
+)
 from ..shapes import JSON
 from .card import model_card
 from .detection import FORMATS, format_named
 from .files import CONFIG, appearing, read_json, write_json
-from .format import Target, Vocabulary
+from .format import Dialect, Target, Vocabulary
 from .names import Rename, by_theirs, expand
+from .native import NATIVE, VERSION
+from .quantization import KEY, Quantization
 from .source import Outgoing
 from .writing import is_weights
 
@@ -27,11 +38,14 @@ def save_model(
     card: str | None = None,
     max_shard_bytes: int = 5_000_000_000,
     about: JSON | None = None,
+    quantize: str | None = None,
 ) -> None:
     """Writes a checkpoint: config, weights, tokenizer files, README.md (the card), in a folder.
 
     path: the folder; for "deepmind-torch" also a file that ends in .pt, beside which the others go.
     about: further keys for config.json, such as {"instruction_tuned": True}; every format has them.
+    quantize: "int8" or "int4" rounds the matrices one after another as they are written. Quantised
+    models, whether rounded before or now, are held by the format "griffin" only.
 
     Everything is written aside first: the folder then holds the whole checkpoint, or what it held.
     Files of other names in an existing folder stay. Raises CheckpointMismatch for a model that the
@@ -39,16 +53,20 @@ def save_model(
     ConfigError for an unknown format.
     """
     form, path = format_named(format), Path(path)
-    if any(isinstance(module, QuantizedMatrix) for module in model.modules()):
-        raise CheckpointError(
-            "a quantised model is not saved: its weights were rounded as they were loaded; save "
-            "the model that was loaded without quantize=, and quantise it at every load"
-        )
-    parameters = dict(model.named_parameters())
-    if any(parameter.is_meta for parameter in parameters.values()):
+    if any(parameter.is_meta for parameter in model.parameters()):
         raise CheckpointError("a model on the device 'meta' has no weights to save")
     dialect = form.dialect_for(model.config)
-    files = dialect.describe(model.config, model.embed.weight.dtype, tokenizer)
+    dtype = model.embed.weight.dtype
+    files = dialect.describe(model.config, dtype, tokenizer)
+    quantization = _quantization(model, quantize, dtype)
+    if quantization is not None:
+        if form is not NATIVE:
+            kinds = " and ".join(sorted(set(quantization.kinds.values())))
+            raise CheckpointMismatch(
+                f"weights in {kinds} can't be saved as {form.name!r}, whose programs do not know "
+                'them: save with format="griffin", or convert the checkpoint they were rounded from'
+            )
+        files[CONFIG] |= {"version": VERSION, KEY: quantization.to_dict()}
     single = form.weights is not None and "." in path.name and form.weights(path.stem) == path.name
     folder, name = (path.parent, path.stem) if single else (path, path.resolve().name)
     vital = (CONFIG,)
@@ -56,7 +74,11 @@ def save_model(
         files[CONFIG] |= {"weights": form.weights(name)}
         vital = (form.weights(name), CONFIG)
     files[CONFIG] |= about or {}
-    tensors = outgoing(expand(dialect.names, parameters, form.name), parameters)
+    tensors = (
+        _outgoing(model, dialect, form.name)
+        if quantization is None
+        else list(quantised_tensors(model, quantization))
+    )
     before = _before(folder)
 
     def obsolete(name: str, new: set[str]) -> bool:
@@ -66,10 +88,11 @@ def save_model(
     with appearing(folder, obsolete, vital) as aside:
         for file, value in files.items():
             write_json(aside / file, value)
-        form.write(Target(aside, name, model.config, max_shard_bytes), tensors)
+        about = None if quantization is None else quantization.to_dict()
+        form.write(Target(aside, name, model.config, max_shard_bytes, about), tensors)
         if tokenizer is not None:
             tokenizer.save(aside)
-        text = card if card is not None else model_card(name, model, form)
+        text = card if card is not None else model_card(name, model, form, quantization)
         (aside / "README.md").write_text(text, encoding="utf-8")
         if single and before.get("format") != form.name:
             _refuse_to_replace(aside, folder, path)
@@ -91,6 +114,59 @@ def _refuse_to_replace(aside: Path, folder: Path, path: Path) -> None:
         raise CheckpointError(
             f"saving {path} would replace {', '.join(own)} beside it; save to a folder of its own"
         )
+
+
+def _quantization(model: Griffin, quantize: str | None, dtype: torch.dtype) -> Quantization | None:
+    """How the file's matrices will be quantised; None where none is."""
+    here = matrices(model)
+    if any(matrix.added is not None for matrix in here.values()):
+        raise CheckpointError(
+            "this model has an adapter beside its quantised weights, and a checkpoint has no place "
+            "for one: keep the two apart, and load them with adapter="
+        )
+    kinds = {name: matrix.kind for name, matrix in here.items()}
+    if quantize is not None:
+        if quantize not in KINDS:
+            raise ConfigError(f"quantize={quantize!r} is none of: {', '.join(KINDS)}")
+        if others := sorted(set(kinds.values()) - {quantize}):
+            raise ConfigError(
+                f"this model is in {' and '.join(others)} already, which is not rounded again to "
+                f"{quantize}: start from the checkpoint that it was made of"
+            )
+        plain = (name for name, module in model.named_modules() if has_matrix(module))
+        kinds |= {f"{name}.weight": quantize for name in plain}
+    return Quantization(kinds, model.origin.model(), dtype) if kinds else None
+
+
+def quantised_tensors(model: Griffin, quantization: Quantization) -> Iterator[Outgoing]:
+    """What a checkpoint of ours holds, in the model's order; matrices are rounded as they come.
+
+    The tensors of a matrix come one after another, and it is rounded once for all of them: what is
+    held is one matrix.
+    """
+    held: dict[str, Int8Weight | Int4Weight] = {}
+
+    def rounded(name: str, weight: Tensor, kind: str, part: str) -> Tensor:
+        if name not in held:
+            held.clear()
+            held[name] = (quantize_int8 if kind == "int8" else quantize_int4)(weight)
+        return getattr(held[name], part)
+
+    for name, tensor in stored_tensors(model).items():
+        kind = quantization.kinds.get(name)
+        if kind is None:
+            packed = name.rpartition(".")[0] in quantization.kinds
+            yield Outgoing(name, tuple(tensor.shape), tensor.dtype, lambda t=tensor: t, packed)
+            continue
+        rows, columns = tensor.shape
+        for part, (shape, dtype) in packed_layout(kind, rows, columns).items():
+            make = partial(rounded, name, tensor.detach(), kind, part)
+            yield Outgoing(f"{name}.{part}", shape, dtype, make, True)
+
+
+def _outgoing(model: Griffin, dialect: Dialect, form: str) -> list[Outgoing]:
+    parameters = dict(model.named_parameters())
+    return outgoing(expand(dialect.names, parameters, form), parameters)
 
 
 def outgoing(plan: list[Rename], parameters: dict[str, torch.nn.Parameter]) -> list[Outgoing]:

@@ -49,12 +49,16 @@ class Source(Protocol):
 
 
 class Outgoing(NamedTuple):
-    """A tensor to be written: made only when its turn comes, so that one is held at a time."""
+    """A tensor to be written: made only when its turn comes, so that one is held at a time.
+
+    packed: it is part of a quantised matrix.
+    """
 
     name: str
     shape: Shape
     dtype: torch.dtype
     make: Callable[[], Tensor]
+    packed: bool = False
 
     @property
     def nbytes(self) -> int:

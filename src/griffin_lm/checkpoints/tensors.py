@@ -8,6 +8,7 @@ import math
 import mmap
 import re
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ DTYPES = {
     "BF16": torch.bfloat16,
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
+# of matrices that we quantised; those of other programs mean other things by the same dtypes
+PACKED = {"I8": torch.int8, "U8": torch.uint8, "I32": torch.int32}
+STORED = DTYPES | PACKED
+STORED_CODES = {dtype: code for code, dtype in STORED.items()}
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 _AGAIN = "fetch or save the checkpoint again"
 
@@ -41,10 +46,13 @@ class Entry:
 
 
 class TensorFile:
-    """One safetensors file, opened and its header checked: names, metadata, tensors by name."""
+    """One safetensors file, opened and its header checked: names, metadata, tensors by name.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    dtypes: by code, those that it may hold.
+    """
+
+    def __init__(self, path: Path, dtypes: Mapping[str, torch.dtype] = DTYPES) -> None:
+        self.path, self._dtypes = path, dtypes
         try:
             if not path.is_file():
                 raise CheckpointNotFound(f"there is no file {path}; {_AGAIN}")
@@ -74,7 +82,7 @@ class TensorFile:
     def get(self, name: str) -> Tensor:
         """A view of the file's bytes, or a copy where they are not aligned; not to be written."""
         entry = self.entries[name]
-        dtype, numel = DTYPES[entry.code], math.prod(entry.shape)
+        dtype, numel = STORED[entry.code], math.prod(entry.shape)
         if not numel:
             return torch.empty(entry.shape, dtype=dtype)
         if entry.begin % dtype.itemsize:
@@ -98,12 +106,13 @@ class TensorFile:
         code, shape, span = row.get("dtype"), row.get("shape"), row.get("data_offsets")
         if not (_counts(shape) and _counts(span) and len(span) == 2 and isinstance(code, str)):
             raise CheckpointCorrupt(f"{where} is not described as safetensors asks; {_AGAIN}")
-        if code not in DTYPES:
+        if code not in self._dtypes:
+            known = ", ".join(self._dtypes)
             raise CheckpointCorrupt(
-                f"{where} has the dtype {code[:20]}; weights must be one of {', '.join(DTYPES)} "
+                f"{where} has the dtype {code[:20]}; weights must be one of {known} "
                 "(quantised checkpoints of other programs are not read)"
             )
-        bytes_ = math.prod(shape) * DTYPES[code].itemsize
+        bytes_ = math.prod(shape) * STORED[code].itemsize
         if span[1] - span[0] != bytes_:
             raise CheckpointCorrupt(
                 f"{where} is {code} {tuple(shape)}, {bytes_} bytes, but lies at bytes {span[0]} to "
@@ -152,10 +161,11 @@ class Weights:
 
     mapped = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dtypes: Mapping[str, torch.dtype] = DTYPES) -> None:
+        self._dtypes = dtypes
         if (folder / WEIGHTS).exists():
             self.where = folder / WEIGHTS
-            self.shards = [TensorFile(self.where)]
+            self.shards = [TensorFile(self.where, dtypes)]
         elif (folder / INDEX).exists():
             self.where = folder / INDEX
             self.shards = self._shards(folder)
@@ -182,7 +192,7 @@ class Weights:
 
     def dtype(self, name: str) -> torch.dtype:
         """The dtype in the file."""
-        return DTYPES[self.home[name].entries[name].code]
+        return STORED[self.home[name].entries[name].code]
 
     def _shards(self, folder: Path) -> list[TensorFile]:
         where = read_json(self.where).get("weight_map")
@@ -194,7 +204,7 @@ class Weights:
                     f"{self.where} names the file {file[:100]!r}; only safetensors files beside "
                     f"the index are read; {_AGAIN}"
                 )
-        shards = [TensorFile(folder / name) for name in sorted(set(where.values()))]
+        shards = [TensorFile(folder / name, self._dtypes) for name in sorted(set(where.values()))]
         found = {(name, shard.path.name) for shard in shards for name in shard.entries}
         if wrong := sorted(found.symmetric_difference(where.items())):
             name, file = wrong[0]

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import CheckpointMismatch
 from .files import INDEX, WEIGHTS, write_json
 from .source import Outgoing
-from .tensors import CODES, DTYPES, checksum
+from .tensors import CODES, DTYPES, STORED_CODES, checksum
 
 Named = list[Outgoing]
 Metadata = Callable[[dict[str, str]], dict[str, str]]
@@ -36,6 +36,11 @@ def write_weights(folder: Path, tensors: Named, metadata: Metadata, limit: int) 
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": home})
 
 
+def write_tensors(path: Path, tensors: Named, metadata: dict[str, str]) -> None:
+    """One file of tensors that are no model, such as an adapter. As write_weights."""
+    _write_file(path, tensors, lambda _: metadata)
+
+
 def is_weights(name: str) -> bool:
     """Whether a file of this name is one that write_weights makes, or another program's weights."""
     sharded = name.startswith("model-") and name.endswith(".safetensors")
@@ -55,20 +60,30 @@ def _split(tensors: Iterable[Outgoing], limit: int) -> list[Named]:
 
 
 def _write_file(path: Path, tensors: Named, metadata: Metadata) -> None:
-    """Header with blank checksums, tensors, then the header again, of the same length."""
+    """Header with blank checksums, tensors, then the header again, of the same length.
+
+    Tensors are made in the order given, so that what shares work comes together, and each is
+    written at its place.
+    """
     for tensor in tensors:
         check_dtype(tensor)
     # widest elements first, so that every tensor is aligned
-    tensors = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
-    sums = {tensor.name: "0" * 8 for tensor in tensors}
+    placed = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
+    sums = {tensor.name: "0" * 8 for tensor in placed}
     with open(path, "xb") as file:
-        file.write(_header(tensors, metadata(sums)))
+        at = file.write(_header(placed, metadata(sums)))
+        begins: dict[str, int] = {}
+        for tensor in placed:
+            begins[tensor.name] = at
+            at += tensor.nbytes
         for tensor in tensors:
             data = raw_bytes(tensor.make())
-            sums[tensor.name] = checksum(tensor.name, CODES[tensor.dtype], tensor.shape, data)
+            code = STORED_CODES[tensor.dtype]
+            sums[tensor.name] = checksum(tensor.name, code, tensor.shape, data)
+            file.seek(begins[tensor.name])
             file.write(data)
         file.seek(0)
-        file.write(_header(tensors, metadata(sums)))
+        file.write(_header(placed, metadata(sums)))
 
 
 def _header(tensors: Named, metadata: dict[str, str]) -> bytes:
@@ -76,7 +91,7 @@ def _header(tensors: Named, metadata: dict[str, str]) -> bytes:
     at = 0
     for tensor in tensors:
         header[tensor.name] = {
-            "dtype": CODES[tensor.dtype],
+            "dtype": STORED_CODES[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [at, at + tensor.nbytes],
         }
@@ -88,7 +103,7 @@ def _header(tensors: Named, metadata: dict[str, str]) -> bytes:
 
 def check_dtype(tensor: Outgoing) -> None:
     """Raises CheckpointMismatch for a tensor that is no weight."""
-    if tensor.dtype not in CODES:
+    if tensor.dtype not in (STORED_CODES if tensor.packed else CODES):
         raise CheckpointMismatch(
             f"{tensor.name} is {tensor.dtype}; weights are saved as {', '.join(DTYPES)}: save the "
             "model before quantising it"

@@ -43,6 +43,7 @@ def ask(
     config: common.Config = None,
     tokenizer: common.Tokenizer = None,
     offline: common.Offline = False,
+    adapter: common.Adapter = None,
 ) -> None:
     """Ask a state, such as `griffin read` saves; the answer comes as it is generated.
 
@@ -53,7 +54,7 @@ def ask(
     """
     text = common.text_of(question)
     lm = common.load(
-        model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline)
+        model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline, adapter)
     )
     from ..inference import GenerateOptions
     from ..inference import ask as ask_state

@@ -1,14 +1,14 @@
 """`griffin bench`: measurements, one word each."""
 
-import shlex
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from . import common
+from . import bench_serve, bench_speed, bench_texts, common
 
 
 class _Words(TyperGroup):
@@ -45,6 +45,9 @@ def reliability(
     inputs: Annotated[
         int, typer.Option(min=1, help="damaged files in all; 1000000 for the full count")
     ] = 20_000,
+    kills: Annotated[
+        int, typer.Option(min=1, help="SIGKILLs of training runs in all; 1000 for the full count")
+    ] = 50,
     seed: Annotated[int, typer.Option(help="of the damage")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
     failures: Annotated[
@@ -56,9 +59,11 @@ def reliability(
     out: Out = None,
     json: common.JsonOut = None,
 ) -> None:
-    """Read damaged files of every kind: nothing may crash, hang, grow or load half. Exits 1 if so.
+    """Read damaged files of every kind (fuzz); kill training runs at random moments (kills).
 
-    A failing input is written out with the one command that repeats it.
+    Nothing may crash, hang, grow or load half; no checkpoint may be lost, and a run that was killed
+    ends in the same bits. Exits 1 where one does. A failing input is written out with the one
+    command that repeats it.
     """
     from ..bench import reliability as studies
     from ..bench.machine import machine
@@ -69,22 +74,24 @@ def reliability(
             print(f"{row['kind']}\n{row['details']}")
         print("fails" if found else "passes")
         raise typer.Exit(1 if found else 0)
-    options = studies.Options(inputs, seed, workers, failures)
+    options = studies.Options(
+        inputs=inputs, kills=kills, seed=seed, workers=workers, failures=failures
+    )
     results: list[studies.Result] = []
     for study, parts in studies.chosen([name for name in what.split(",") if name]):
-        with common.Meter(study.name, "batches") as meter:
+        with common.Meter(study.name, study.unit) as meter:
             results.append(study.run(parts, options, meter))
     for result in results:
         print("\n".join([result.section, *result.notes]))
     rows = [row for result in results for row in result.rows]
     failed = sum(result.failures for result in results)
-    figures = {"machine": machine(), "rows": rows}
+    command = common.as_typed()
+    figures = {"machine": machine(), "command": command, "rows": rows}
     common.write_json(json, figures)
     if out is not None:
-        command = shlex.join(["griffin", *sys.argv[1:]])
         studies.write_page(out, [result.section for result in results], command, figures)
     if failed:
-        print(f"{failed} failures; their inputs are in {failures}", file=sys.stderr)
+        print(f"{failed} failures; inputs that failed are in {failures}", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -101,3 +108,106 @@ def full_size(
     figures = study.measure(out)
     print(study.page(figures))
     common.write_json(json, figures)
+
+
+@app.command()
+def finetune(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SFT", help="folder with gsm8k_train.jsonl and gsm8k_test.jsonl"),
+    ],
+    limit: Annotated[int, typer.Option(min=0, help="training rows at most; 0: all")] = 0,
+    test: Annotated[int, typer.Option(min=1, help="held-out rows at most")] = 400,
+    epochs: Annotated[float, typer.Option(help="over the training rows")] = 3.0,
+    seed: Annotated[int, typer.Option(help="of orders and adapters")] = 0,
+    json: common.JsonOut = None,
+) -> None:
+    """Fine-tune fledgling and a small Llama 3: loss and exact match, before and after.
+
+    All weights, LoRA and QLoRA, on rows made of GSM8K's worked solutions (MIT licence).
+    """
+    from ..bench import finetuning as study
+
+    options = study.Options(limit=limit, test=test, epochs=epochs, seed=seed)
+    figures = study.measure(source, options, common.said)
+    figures["command"] = common.as_typed({source: "SFT", json: "FILE"})
+    print(study.section(figures))
+    common.write_json(json, figures)
+
+
+@app.command()
+def trajectories(json: common.JsonOut = None) -> None:
+    """Train twice what must come to the same weights: accumulated, packed, recomputed, compiled.
+
+    Exits 1 where weights in float64 are farther apart than the tolerance.
+    """
+    from ..bench import trajectories as study
+
+    with common.Meter("trajectories", "pairs") as meter:
+        figures = study.measure(meter, common.as_typed())
+    print(study.section(figures))
+    common.write_json(json, figures)
+    if broken := study.failures(figures):
+        print(f"not the same: {', '.join(broken)}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    peers: Annotated[
+        bool, typer.Option("--peers", help="transformers' models in the same rounds")
+    ] = False,
+    only: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="only these cases: 100m, 10m, lengths")
+    ] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="of every case")] = 3,
+    bf16: Annotated[bool, typer.Option("--bf16", help="everyone in bf16 too")] = False,
+    eager: Annotated[bool, typer.Option("--eager", help="ours without torch.compile")] = False,
+    compile_peers: Annotated[
+        bool, typer.Option("--compile-peers", help="the Llama with torch.compile as well")
+    ] = False,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="of a case, after which no round begins; 0: no limit")
+    ] = 0.0,
+    clock: Annotated[
+        str, typer.Option(metavar="wall|processor", help="processor: on a busy machine, one thread")
+    ] = "wall",
+    scale: Annotated[str, typer.Option(metavar="full|toy", help="toy: sizes for a test")] = "full",
+    keep: Annotated[
+        bool, typer.Option("--keep", help="cases in --json's file that are not run again stay")
+    ] = False,
+    json: common.JsonOut = None,
+) -> None:
+    """Training speed: tokens/s, fraction of the matrix rate, time per token by length.
+
+    Whole steps in interleaved rounds, and where the time of one goes.
+    """
+    from ..bench import train as study
+    from ..bench.train.report import section
+
+    options = study.Options(
+        only=tuple(name for name in only.split(",") if name),
+        scale=scale,
+        peers=peers,
+        rounds=rounds,
+        bf16=bf16,
+        compile=not eager,
+        compile_peers=compile_peers,
+        clock=clock,
+        seconds=seconds,
+    )
+    figures = study.measure(options, common.said)
+    figures |= {"command": common.as_typed({json: "FILE"}), "date": date.today().isoformat()}
+    if keep and json is not None and json.is_file():
+        figures = study.merged(json, figures)
+    print(section(figures))
+    common.write_json(json, figures)
+
+
+app.command()(bench_speed.decode)
+app.command()(bench_speed.prefill)
+app.command()(bench_speed.scan)
+app.command()(bench_texts.memory)
+app.command()(bench_texts.counter)
+app.command()(bench_texts.quality)
+app.command()(bench_serve.serve)

@@ -66,6 +66,7 @@ def chat(
     config: common.Config = None,
     tokenizer: common.Tokenizer = None,
     offline: common.Offline = False,
+    adapter: common.Adapter = None,
 ) -> None:
     """Talk with a model, in its own turn template; /help lists the commands.
 
@@ -78,7 +79,7 @@ def chat(
         if path is not None and not path.expanduser().absolute().parent.is_dir():
             raise InputError(f"no folder {path.parent} to write {path.name} into; make it first")
     lm = common.load(
-        model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline)
+        model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline, adapter)
     )
     from ..inference import Conversation, GenerateOptions
     from ..text import FLEDGLING

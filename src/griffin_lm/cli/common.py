@@ -1,6 +1,7 @@
 """What several commands share: options, loading with a progress line, JSON files, Ctrl-C."""
 
 import json
+import shlex
 import signal
 import sys
 import time
@@ -22,8 +23,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help='"fledgling" (bundled), a checkpoint\'s path, an alias such as recurrentgemma-2b-it, '
-        "or a hub id",
+        help='"fledgling" (bundled), the path of a checkpoint or of a training run, an alias such '
+        "as recurrentgemma-2b-it, or a hub id",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
@@ -45,6 +46,12 @@ Tokenizer = Annotated[
 Offline = Annotated[
     bool, typer.Option("--offline", help="never use the network: a hub id must be in the cache")
 ]
+Adapter = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="LoRA in peft's layout, added to the weights as they are loaded"
+    ),
+]
 StateIn = Annotated[Path | None, typer.Option("--state", metavar="FILE", help="go on from it")]
 StateOut = Annotated[Path | None, typer.Option(metavar="FILE", help="write the state at the end")]
 JsonOut = Annotated[
@@ -65,6 +72,7 @@ class LoadOptions:
     config: str | None = None
     tokenizer: Path | None = None
     offline: bool = False
+    adapter: Path | None = None
 
 
 def load(model: str, options: LoadOptions) -> "LanguageModel":
@@ -87,6 +95,7 @@ def load(model: str, options: LoadOptions) -> "LanguageModel":
             progress=meter,
             offline=options.offline,
             watch=on_terminal(),
+            adapter=options.adapter,
         )
 
 
@@ -130,6 +139,17 @@ class Meter:
     def __exit__(self, *_: object) -> None:
         if self.shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def said(line: str) -> None:
+    """Prints a line of progress on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def as_typed(places: Mapping[Path | None, str] | None = None) -> str:
+    """The command as it was typed; places: names of files of this machine, and what to say."""
+    known = {str(place): word for place, word in (places or {}).items()}
+    return shlex.join(["griffin", *(known.get(word, word) for word in sys.argv[1:])])
 
 
 def write_json(path: Path | None, figures: Mapping[str, Any]) -> None:

@@ -33,25 +33,24 @@ def convert(
     config: common.Config = None,
     tokenizer: common.Tokenizer = None,
     offline: common.Offline = False,
+    adapter: common.Adapter = None,
     json: common.JsonOut = None,
 ) -> None:
     """Write a checkpoint in another format; tokenizer and card travel, the dtype stays.
+
+    With --adapter a LoRA adapter is merged into the weights that are written. With --quantize the
+    matrices are rounded to 8 or 4 bits, one at a time, in the format griffin: loading the result
+    rounds nothing, and gives the same bits as --quantize at every load would.
 
     Everything is read back and compared to the bit with what was read, unless --no-check.
     """
     import dataclasses
 
     from ..checkpoints.hub import on_terminal
-    from ..errors import ConfigError
     from ..inference.converting import convert as run
     from ..inference.loading import pick_device, pick_dtype
     from ..inference.resolution import find
 
-    if quantize is not None:
-        raise ConfigError(
-            "--quantize: quantised checkpoints are not written yet; convert without it, and give "
-            "--quantize to the command that loads the result"
-        )
     kind = None if dtype == "auto" else pick_dtype(dtype, pick_device("cpu"))
     stages = Stages("parameters")
     done = run(
@@ -65,6 +64,8 @@ def convert(
         check=not no_check,
         name=src,
         progress=stages,
+        adapter=adapter,
+        quantize=quantize,
     )
     stages.close()
     common.write_json(json, dataclasses.asdict(done))

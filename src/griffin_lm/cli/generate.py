@@ -42,6 +42,7 @@ def generate(
     config: common.Config = None,
     tokenizer: common.Tokenizer = None,
     offline: common.Offline = False,
+    adapter: common.Adapter = None,
 ) -> None:
     """Continue a prompt: the text comes on standard output as it is generated.
 
@@ -50,7 +51,7 @@ def generate(
     """
     text = common.text_of(prompt)
     lm = common.load(
-        model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline)
+        model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline, adapter)
     )
     stream = lm.stream(
         text,

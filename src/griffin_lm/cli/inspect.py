@@ -61,8 +61,16 @@ def show(figures: dict[str, Any]) -> None:
     console.print(needs)
     free, total = size(at_hand["free"]), size(at_hand["total"])
     console.print(f"here: {free} free of {total} on {at_hand['device']}; {fits(figures)}")
-    estimates = (f"{kind} {size(b)}" for kind, b in figures["weights_if_quantised"].items())
-    console.print(f"quantised weights (--quantize): {', '.join(estimates)}")
+    if "weight_types" in figures:
+        console.print("\nweights are quantised: --quantize rounds nothing more")
+        types = _table("stored as", "weights", "parameters", "bytes", "bits a weight")
+        for kind, row in figures["weight_types"].items():
+            counts = (str(row["weights"]), f"{row['parameters']:,}", size(row["bytes"]))
+            types.add_row(kind, *counts, f"{row['bits_per_weight']:.2f}")
+        console.print(types)
+    else:
+        estimates = (f"{kind} {size(b)}" for kind, b in figures["weights_if_quantised"].items())
+        console.print(f"quantised weights (--quantize): {', '.join(estimates)}")
     if "files" in figures:
         _show_files(console, figures)
 

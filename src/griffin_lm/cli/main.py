@@ -20,10 +20,12 @@ from . import (
     demo,
     doctor,
     evaluate,
+    finetune,
     generate,
     inspect,
     pretrain,
     read,
+    serve,
     verify,
 )
 
@@ -41,11 +43,13 @@ COMMANDS = (
     chat.chat,
     read.read,
     ask.ask,
+    serve.serve,
     convert.convert,
     inspect.inspect,
     verify.verify,
     doctor.doctor,
     pretrain.pretrain,
+    finetune.finetune,
     evaluate.evaluate,
 )
 GROUPS = (bench.app, data.app)

@@ -19,7 +19,10 @@ def pretrain(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Train from scratch. On SIGTERM or Ctrl-C the run is saved, and --resume auto goes on."""
+    """Train from scratch. On SIGTERM or Ctrl-C the run is saved, and --resume auto goes on.
+
+    Under torchrun its processes train one model together.
+    """
     from ..errors import ConfigError
     from ..training.config import load_recipe, with_settings
     from ..training.pretraining import pretrain

@@ -54,6 +54,7 @@ def read(
     config: common.Config = None,
     tokenizer: common.Tokenizer = None,
     offline: common.Offline = False,
+    adapter: common.Adapter = None,
 ) -> None:
     """Read a text of any length into a state, at constant memory; ask it with `griffin ask`.
 
@@ -65,7 +66,7 @@ def read(
     if file != "-" and not Path(file).exists():
         raise InputError(f"no file {file}; check the path")
     lm = common.load(
-        model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline)
+        model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline, adapter)
     )
     from ..inference import read_text
 

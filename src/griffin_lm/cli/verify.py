@@ -1,7 +1,5 @@
 """`griffin verify`: a report that proves a checkpoint, on these very weights."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +51,7 @@ def verify(
         progress=stages,
     )
     stages.close()
-    report.facts = {"command": f"griffin {shlex.join(sys.argv[1:])}"} | report.facts
+    report.facts = {"command": common.as_typed()} | report.facts
     common.write_json(json, report.to_dict())
     if out is None:
         print(report.to_markdown(), end="")

@@ -22,12 +22,14 @@ class TextLoss:
     """Loss over `tokens` tokens that stand for `bytes` bytes of UTF-8.
 
     by_position: nats per token where the position in the row is from 2^k up to 2^(k+1), by 2^k.
+    documents: or segments, that were read.
     """
 
     tokens: int
     bytes: int
     nats: float
     by_position: dict[int, float]
+    documents: int = 1
 
     @property
     def nats_per_token(self) -> float:
@@ -53,14 +55,8 @@ class TextLoss:
 
 def token_bytes(tokenizer: Tokenizer) -> np.ndarray:
     """(vocab_size,) int64: bytes of text that each id stands for; 0 for specials."""
-    sizes = np.zeros(tokenizer.vocab_size, dtype=np.int64)
-    for token in range(tokenizer.vocab_size):
-        piece = tokenizer.piece(token)
-        if token in tokenizer.special_ids:
-            continue
-        is_byte = len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">")
-        sizes[token] = 1 if is_byte else len(piece.replace("\u2581", " ").encode())
-    return sizes
+    sizes = [len(tokenizer.bytes_of(token)) for token in range(tokenizer.vocab_size)]
+    return np.array(sizes, dtype=np.int64)
 
 
 def cut_segments(texts: Sequence[np.ndarray], length: int, most: int) -> np.ndarray:
@@ -124,6 +120,7 @@ def text_loss(
         bytes=int(token_bytes(tokenizer)[segments].sum()),
         nats=float(sums.sum()),
         by_position=by_position,
+        documents=rows,
     )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..models import Griffin, State
 from ..text import Tokenizer
-from .memo_text import FIELDS, NO_NOTE, note_text, question_text, single_pieces
+from .memo_text import FIELDS, MARKS, NO_NOTE, note_text, question_text, single_pieces
 
 _LEAD = 32  # tokens of prose before the note
 _CHUNK = 512  # tokens read per call
@@ -95,6 +95,17 @@ def measure_recall(
             cells.append(Cell(distance=distance, field=field, noted=True, n=rows, right=right))
             cells.append(Cell(distance=distance, field=field, noted=False, n=rows, right=refused))
     return cells
+
+
+def knows_memos(tokenizer: Tokenizer) -> bool:
+    """Whether a vocabulary has the markers and values of fledgling's memos."""
+    if any(tokenizer.special_id(mark) is None for mark in MARKS):
+        return False
+    try:
+        single_pieces(lambda text: tokenizer.encode(text, bos=False, markers=True))
+    except DataError:
+        return False
+    return True
 
 
 def _rows(

@@ -11,12 +11,20 @@ import torch
 
 from ..errors import DataError
 from ..inference import LanguageModel
+from ..inference.resolution import BUNDLED
 from .books import read_books
+from .long_text import BOOKS, documents_of, long_text_loss
+from .needle import NeedleCell, measure_needle, needle_table
+from .needle import to_json as needle_to_json
 from .perplexity import Forget, cut_segments, text_loss
-from .recall import measure_recall, to_json
+from .recall import Cell, knows_memos, measure_recall, recall_table, to_json
 
 Progress = Callable[[str, int, int], None]
 SEGMENTS, SEGMENT = 32, 4096  # pieces of the text for the loss, and their length in tokens
+
+
+def _silent(what: str, done: int, whole: int) -> None:
+    """No progress."""
 
 
 def machine() -> dict[str, object]:
@@ -40,7 +48,7 @@ def read_texts(path: Path, ids: Sequence[str] = ()) -> dict[str, str]:
     """Text by name: a text file, or books of a .jsonl (.bz2, .gz), only those with these ids."""
     if not path.exists():
         raise DataError(f"no such text: {path}")
-    if path.is_file() and not path.name.endswith((".jsonl", ".jsonl.bz2", ".jsonl.gz")):
+    if path.is_file() and not path.name.endswith(BOOKS):
         try:
             return {path.name: path.read_text(encoding="utf-8")}
         except UnicodeDecodeError as error:
@@ -58,20 +66,41 @@ def encode_texts(lm: LanguageModel, texts: dict[str, str]) -> list[np.ndarray]:
 
 def measure_text(
     lm: LanguageModel,
-    texts: Sequence[np.ndarray],
-    forget: bool = False,
-    segments: int = SEGMENTS,
-    length: int = SEGMENT,
-    progress: Progress = lambda what, done, whole: None,
+    source: Path,
+    ids: Sequence[str] = (),
+    tokens: int | None = None,
+    progress: Progress = _silent,
 ) -> dict[str, Any]:
-    """Loss with the state carried; with `forget` also with h zeroed every window and every token.
+    """Loss on whole documents, each read from its beginning with the state carried.
 
-    Segments shrink to the longest text where it is shorter.
+    source: a text file, "-" for standard input, or books. tokens: of each document; None: all.
     """
-    length = min(length, max((len(text) for text in texts), default=0))
+    documents = documents_of(
+        source, tuple(ids), lambda done, whole: progress("bytes of the text", done, whole)
+    )
+    loss, state = long_text_loss(lm, documents, tokens)
+    return {"carried": loss.to_dict(), "documents": loss.documents, "state_bytes": state.nbytes}
+
+
+def measure_segments(
+    lm: LanguageModel,
+    source: Path,
+    ids: Sequence[str] = (),
+    forget: bool = False,
+    segments: int | None = None,
+    length: int | None = None,
+    progress: Progress = _silent,
+) -> dict[str, Any]:
+    """Loss on pieces of the texts side by side, each read from its beginning.
+
+    With `forget` also with h zeroed every window and every token. Pieces shrink to the longest text
+    where it is shorter.
+    """
+    texts = encode_texts(lm, read_texts(source, ids))
+    length = min(length or SEGMENT, max((len(text) for text in texts), default=0))
     if not length:
         raise DataError("the text is empty")
-    cut = cut_segments(texts, length, segments)
+    cut = cut_segments(texts, length, segments or SEGMENTS)
     result: dict[str, Any] = {}
     modes: list[Forget] = ["never", "window", "token"] if forget else ["never"]
     for mode in modes:
@@ -83,30 +112,60 @@ def measure_text(
             lm.tokenizer,
             cut,
             mode,
-            progress=lambda done, whole, name=name: progress(name, done, whole),
+            progress=lambda done, whole, name=name: progress(f"{name}: tokens a row", done, whole),
         )
         result[name] = loss.to_dict()
     result["segments"], result["segment_tokens"] = cut.shape
     return result
 
 
-def measure_memos(
+def measure_recalls(
     lm: LanguageModel,
-    texts: Sequence[np.ndarray],
+    source: Path | None,
+    ids: Sequence[str],
     distances: Sequence[int],
     rows: int,
-    progress: Progress = lambda what, done, whole: None,
-) -> list[dict[str, Any]]:
-    """Memo recall, as `recall.measure_recall`, in plain values."""
-    cells = measure_recall(
+    progress: Progress = _silent,
+) -> dict[str, Any]:
+    """The needle, for any model, and memos where the vocabulary has fledgling's; in plain values.
+
+    source: prose to plant in; None: the bundled book. {"needle": [...], "recall": [...]}
+    """
+    prose = BUNDLED["fledgling"] / "book.txt" if source is None else source
+    texts = encode_texts(lm, read_texts(prose, ids))
+    needle = measure_needle(
         lm.model,
         lm.tokenizer,
         texts,
         distances,
         rows,
-        progress=lambda done, whole: progress("recall", done, whole),
+        progress=lambda done, whole: progress("needle: tokens a row", done, whole),
     )
-    return to_json(cells)
+    figures: dict[str, Any] = {"needle": needle_to_json(needle)}
+    if knows_memos(lm.tokenizer):
+        cells = measure_recall(
+            lm.model,
+            lm.tokenizer,
+            texts,
+            distances,
+            rows,
+            progress=lambda done, whole: progress("memos: tokens a row", done, whole),
+        )
+        figures["recall"] = to_json(cells)
+    return figures
+
+
+def recall_tables(figures: dict[str, Any]) -> list[str]:
+    """Markdown of what `measure_recalls` gave."""
+    needle = [NeedleCell(**_without(row, "gain")) for row in figures["needle"]]
+    tables = [needle_table(needle)]
+    if "recall" in figures:
+        tables.append(recall_table([Cell(**_without(row, "share")) for row in figures["recall"]]))
+    return tables
+
+
+def _without(row: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != name}
 
 
 def draw_samples(lm: LanguageModel, count: int, tokens: int = 120) -> list[dict[str, object]]:

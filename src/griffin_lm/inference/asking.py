@@ -36,7 +36,7 @@ def ask(
         state = State.load(state, lm)
     if state.batch_size != 1:
         raise InputError(f"asks one row, but the state has {state.batch_size}; pass state[i]")
-    ids = _question(lm, question, in_turn, int(state.tokens) == 0)
+    ids = question_ids(lm, question, in_turn, int(state.tokens) == 0)
     run = Generation(
         lm.model, lm.tokenizer, [ids], options or GenerateOptions(), state, lm.stop_ids
     )
@@ -65,7 +65,8 @@ def settled(lm: LanguageModel, stream: Stream) -> tuple[State, dict[str, str]]:
     return state, {"kind": "ask", "template": template.name, "turn": "none"}
 
 
-def _question(lm: LanguageModel, question: str, in_turn: bool, empty: bool) -> list[int]:
+def question_ids(lm: LanguageModel, question: str, in_turn: bool, empty: bool) -> list[int]:
+    """The ids of a question as `ask` puts it, after a state that stands in a user's turn or not."""
     tokenizer, template = lm.tokenizer, lm.tokenizer.turn
     if not lm.instruction_tuned or template is None:
         return tokenizer.encode(question, bos=empty, continues=not empty)

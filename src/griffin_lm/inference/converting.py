@@ -1,8 +1,8 @@
 """From one format of checkpoints to another, tensor by tensor, and proof that nothing changed."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import FORMATS, detect, read_parameters
+from ..checkpoints import FORMATS, detect, read_parameters, saved_quantization
+from ..checkpoints.adapters import read_adapter, takes_turns
 from ..checkpoints.detection import folders_beside
 from ..checkpoints.names import expand
+from ..checkpoints.quantization import Quantization
+from ..checkpoints.saving import quantised_tensors
 from ..checkpoints.tensors import same_bits
 from ..errors import CheckpointCorrupt, CheckpointError, CheckpointMismatch, ConfigError
-from ..models import Griffin, ModelConfig, build
+from ..layers.quantized import QuantizedMatrix
+from ..models import Fingerprint, Griffin, ModelConfig, build
+from ..models.sizes import parameter_count
 from ..text import Tokenizer, load_tokenizer
 from .instruction import is_instruction_tuned, read_stops
 from .language_model import LanguageModel, save
@@ -50,13 +55,17 @@ def convert(
     check: bool = True,
     name: str = "",
     progress: Progress = lambda what, done, total: None,
+    adapter: str | PathLike[str] | None = None,
+    quantize: str | None = None,
 ) -> Converted:
     """Writes the checkpoint at `source` to `target` in a format of FORMATS.
 
     dtype: None keeps each tensor's own. config, tokenizer: as in `load`; a checkpoint without a
     tokenizer is converted without. overwrite: `target` may hold files. check: read everything back
     and compare it to the bit. name: what the source was asked for by, which may say that it is
-    instruction-tuned. progress: (what, done, in all), in parameters.
+    instruction-tuned. progress: (what, done, in all), in parameters. adapter: a folder of LoRA,
+    added to the weights; what it changes is rounded once, to the dtype that is written. quantize:
+    "int8" or "int4" rounds the matrices, one at a time; a source in that kind is taken as it is.
 
     The weights are not held in memory where the source is memory-mapped. Raises CheckpointMismatch,
     naming the formats that can, where this one cannot hold the model; CheckpointError for a target
@@ -67,26 +76,38 @@ def convert(
     if format not in FORMATS:
         raise ConfigError(f"no format {format!r}; there are: {', '.join(FORMATS)}")
     _refuse_in_use(source, target, overwrite)
-    model = borrowed(source, config, dtype, lambda *at: progress("reading", *at))
+    before = saved_quantization(source)
+    if before is not None:
+        quantize = before.left_to_round(quantize, source)
+        if adapter is not None:
+            raise CheckpointMismatch(
+                f"{source} is quantised, and an adapter can't be merged into it without rounding "
+                "twice: convert the checkpoint that it was made of, or load the two with adapter="
+            )
+    model = borrowed(source, config, dtype, lambda *at: progress("reading", *at), adapter)
     _refuse_unfit(model, format)
     vocabulary = find_tokenizer(source, tokenizer)
-    card = _card(source)
+    card = _card(source) if adapter is None else None
     progress("writing", 0, 1)
     if vocabulary is None:
-        save(model, target, format, card)
+        save(model, target, format, card, quantize)
     else:
-        tuned, stops = is_instruction_tuned(source, name), read_stops(source, model.config.vocab)
-        save(LanguageModel(model, vocabulary, tuned, stops), target, format, card)
-    parameters = dict(model.named_parameters())
+        tuned = is_instruction_tuned(source, name) or (adapter is not None and takes_turns(adapter))
+        stops = read_stops(source, model.config.vocab)
+        save(LanguageModel(model, vocabulary, tuned, stops), target, format, card, quantize)
+    after = saved_quantization(target)
     if check:
-        compare(target, parameters, model.config, lambda *at: progress("reading back", *at))
+        wanted = {name: p.detach for name, p in model.named_parameters()}
+        if after is not None:
+            wanted = {tensor.name: tensor.make for tensor in quantised_tensors(model, after)}
+        compare(target, wanted, model.config, lambda *at: progress("reading back", *at))
     folder = target if target.is_dir() else target.parent
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return Converted(
         source_format=detect(source),
         format=format,
-        parameters=sum(parameter.numel() for parameter in parameters.values()),
-        dtypes=tuple(sorted({str(p.dtype).removeprefix("torch.") for p in parameters.values()})),
+        parameters=parameter_count(model.config),
+        dtypes=_dtypes(model, after),
         files={file.relative_to(folder).as_posix(): file.stat().st_size for file in files},
         tokenizer=vocabulary is not None,
         checked=check,
@@ -99,30 +120,59 @@ def borrowed(
     config: ModelConfig | str | dict[str, Any] | None = None,
     dtype: torch.dtype | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    adapter: str | PathLike[str] | None = None,
 ) -> Griffin:
     """A model whose parameters are the file's own bytes where those are mapped: only to be saved.
 
-    dtype: None leaves every tensor in its own, so that a file with several keeps them.
+    dtype: None leaves every tensor in its own, so that a file with several keeps them. adapter: see
+    `convert`.
     """
     settled, found = read_parameters(path, config)
     model = Griffin(settled, device="meta").requires_grad_(False)
-    total = len(list(model.parameters()))
+    before = saved_quantization(path)
+    if before is not None:
+        before.prepare(model, path)
+        if dtype is not None:
+            before = replace(before, dtype=dtype)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    added = None if adapter is None else read_adapter(adapter, settled, shapes)
+    base = Fingerprint(settled.identity())
     for done, (name, tensor) in enumerate(found, 1):
         home, _, leaf = name.rpartition(".")
-        own = tensor if dtype is None else tensor.to(dtype)
-        setattr(model.get_submodule(home), leaf, nn.Parameter(own, requires_grad=False))
-        progress(done, total)
+        kind = dtype or tensor.dtype
+        if added is not None:
+            base.add(name, tensor)
+            tensor = added.change(name, tensor)
+        owner = model.get_submodule(home)
+        if isinstance(owner, QuantizedMatrix):
+            owner.put({leaf: tensor})
+        else:
+            setattr(owner, leaf, nn.Parameter(tensor.to(kind), requires_grad=False))
+        progress(done, len(shapes))
+    if added is not None:
+        added.check_base(base.digest())
+    if before is not None:
+        model.origin.set_model(before.source)
     return model
+
+
+def _dtypes(model: Griffin, quantization: Quantization | None) -> tuple[str, ...]:
+    """What the weights are stored in, in words."""
+    kinds = {} if quantization is None else quantization.kinds
+    plain = {p.dtype for name, p in model.named_parameters() if name not in kinds}
+    words = {str(dtype).removeprefix("torch.") for dtype in plain} | set(kinds.values())
+    return tuple(sorted(words))
 
 
 def compare(
     path: Path,
-    wanted: dict[str, Tensor] | dict[str, nn.Parameter],
+    wanted: Mapping[str, Callable[[], Tensor]],
     config: ModelConfig,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Reads a checkpoint and holds every parameter against the wanted one, to the bit.
+    """Reads a checkpoint and holds every tensor against the wanted one, to the bit.
 
+    wanted: what makes each, by our name, called in the model's order.
     Raises CheckpointCorrupt naming the first that differs.
     """
     settled, found = read_parameters(path)
@@ -133,7 +183,7 @@ def compare(
         )
     done = 0
     for done, (name, tensor) in enumerate(found, 1):
-        if not same_bits(tensor, wanted[name].detach()):
+        if not same_bits(tensor, wanted[name]()):
             raise CheckpointCorrupt(
                 f"{path}: {name} was read back with other bits than were written; the disk or the "
                 "memory may be failing: convert it again"

@@ -5,23 +5,19 @@ read all but that token exists (what a stop string cuts off may be everything), 
 that is interrupted anywhere and continued makes the very same calls as one that is not.
 """
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from ..models import Griffin, State
-from ..text import StreamDecoder, Tokenizer
+from ..text import Tokenizer
 from .reading import read_rows
+from .row import FinishReason, Row
 from .sampling import SamplingOptions, choose, logprob_of, seeds_for
-from .stops import StopWatch, stop_strings
-
-FinishReason = Literal["stop", "length", "cancelled"]
-HELD_BYTES = 3  # tokens that a UTF-8 character may keep waiting for its last byte
+from .stops import stop_strings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,33 +53,6 @@ class GenerateOptions(SamplingOptions):
         if self.max_new_tokens < 0:
             raise InputError(f"max_new_tokens is {self.max_new_tokens}; give 0 or more")
         stop_strings(self.stop)
-
-
-@dataclass
-class _Row:
-    """A row on its way. `ends[k]`: characters of text that the first k tokens have given."""
-
-    seed: int
-    step: int  # tokens that the row had before it generated any
-    prompt_last: int  # the token that is fed first
-    decoder: StreamDecoder
-    watch: StopWatch
-    tokens: list[int] = field(default_factory=list[int])
-    logprobs: list[float] = field(default_factory=list[float])
-    ends: list[int] = field(default_factory=lambda: [0])
-    output: Output | None = None
-
-    def cuts(self) -> range:
-        """How many tokens may stay if a stop string turns out to begin where text isn't shown yet.
-
-        Several, as the last of them may be part of a character of which the decoder holds bytes.
-        """
-        most = bisect_right(self.ends, self.watch.shown) - 1
-        return range(max(bisect_left(self.ends, self.ends[most]), most - HELD_BYTES), most + 1)
-
-    def last(self, count: int) -> int:
-        """The last token of the prompt and the first `count` new ones."""
-        return self.tokens[count - 1] if count else self.prompt_last
 
 
 class Generation:
@@ -124,18 +93,19 @@ class Generation:
         seeds = seeds_for(options.seed, len(prompts))
         read = state.tokens.tolist()
         self.rows = [
-            _Row(
-                seed=seed,
-                step=before + len(prompt),
-                prompt_last=ids[-1],
-                # only at the very beginning of a text is a leading space the vocabulary's own
-                decoder=tokenizer.decoder(
-                    continues=before > 0 or any(token != tokenizer.bos_id for token in prompt)
-                ),
-                watch=StopWatch(stops),
+            Row.begin(
+                tokenizer,
+                self.stop_ids,
+                options.max_new_tokens,
+                seed,
+                stops,
+                before,
+                prompt,
+                ids[-1],
             )
             for seed, before, prompt, ids in zip(seeds, read, prompts, feed, strict=True)
         ]
+        self._outputs: list[Output | None] = [None] * len(self.rows)
         self._feed = [ids[:-1] for ids in feed]
         self._keep = bool(stops)
         self._seen = self._mark_seen(prompts) if options.repetition_penalty is not None else None
@@ -149,12 +119,12 @@ class Generation:
     @property
     def done(self) -> bool:
         """Whether every row has ended."""
-        return all(row.output is not None for row in self.rows)
+        return all(output is not None for output in self._outputs)
 
     @property
     def outputs(self) -> list[Output]:
         """What the rows generated, once all are done."""
-        outputs = [row.output for row in self.rows if row.output is not None]
+        outputs = [output for output in self._outputs if output is not None]
         if len(outputs) < len(self.rows):
             raise InputError("the generation is still going on: exhaust or cancel it first")
         return outputs
@@ -175,15 +145,16 @@ class Generation:
     def step(self) -> list[str]:
         """One more token for every row that has not ended; the text to show by now, per row."""
         self.begin()
-        going = [row.output is None for row in self.rows]
+        going = [output is None for output in self._outputs]
         if not any(going):
             return [""] * len(self.rows)
         tokens, logprobs = self._next_tokens(going)
         shown = [""] * len(self.rows)
         for index, row in enumerate(self.rows):
             if going[index]:
-                shown[index] = self._take(index, row, tokens[index], logprobs[index])
-        first = min((row.cuts().start for row in self.rows if row.output is None), default=0)
+                shown[index] = row.take(tokens[index], logprobs[index])
+                self._end(index, row)
+        first = min((row.cuts().start for row in self.rows if row.ended is None), default=0)
         for count in [count for count in self._past if count < first]:
             del self._past[count]
         return shown
@@ -191,10 +162,10 @@ class Generation:
     def cancel(self, reason: FinishReason = "cancelled") -> list[str]:
         """Ends every row where it is; the text that was held back, per row."""
         self.begin()
-        return [
-            self._finish(index, row, reason) if row.output is None else ""
-            for index, row in enumerate(self.rows)
-        ]
+        shown = [row.finish(reason) if row.ended is None else "" for row in self.rows]
+        for index, row in enumerate(self.rows):
+            self._end(index, row)
+        return shown
 
     def _next_tokens(self, going: list[bool]) -> tuple[list[int], list[float]]:
         """Feeds each row its last token and chooses the next; rows that ended stand still."""
@@ -210,7 +181,7 @@ class Generation:
         assert isinstance(logits, Tensor)
         self._count += 1
         self._past[self._count] = after
-        draws = [(row.seed, row.step + len(row.tokens)) for row in self.rows]
+        draws = [row.draw for row in self.rows]
         tokens = choose(logits, self.options, draws, self._seen)
         if self._seen is not None:
             self._seen[torch.arange(len(going), device=device), tokens] = True
@@ -218,45 +189,12 @@ class Generation:
             return tokens.tolist(), [0.0] * len(going)
         return tokens.tolist(), logprob_of(logits, tokens).tolist()
 
-    def _take(self, index: int, row: _Row, token: int, logprob: float) -> str:
-        """Adds a token to a row and ends the row if that was its last."""
-        row.tokens.append(token)
-        row.logprobs.append(logprob)
-        ended = token in self.stop_ids
-        piece = "" if ended else row.decoder.feed(token)
-        row.ends.append(row.ends[-1] + len(piece))
-        shown = row.watch.add(piece)
-        if row.watch.stopped:
-            self._cut(index, row)
-        elif ended or len(row.tokens) == self.options.max_new_tokens:
-            shown += self._finish(index, row, "stop" if ended else "length")
-        return shown
-
-    def _finish(self, index: int, row: _Row, reason: FinishReason) -> str:
-        """Ends a row after all its tokens; what the decoder still holds may complete a stop."""
-        shown = row.watch.add(row.decoder.finish())
-        if row.watch.stopped:
-            self._cut(index, row)
-            return shown
-        shown += row.watch.finish()
-        self._end(index, row, len(row.tokens), reason)
-        return shown
-
-    def _cut(self, index: int, row: _Row) -> None:
-        """Ends a row before a stop string: at the last token that lies wholly before it."""
-        cuts = row.cuts()
-        whole = (k for k in reversed(cuts) if k == cuts.start or self._is_whole(row.tokens[:k]))
-        self._end(index, row, next(whole), "stop")
-
-    def _is_whole(self, tokens: list[int]) -> bool:
-        """Whether these tokens end with a whole character."""
-        decoder = self.tokenizer.decoder(continues=True)
-        for token in tokens:
-            decoder.feed(token)
-        return not decoder.finish()
-
-    def _end(self, index: int, row: _Row, count: int, reason: FinishReason) -> None:
-        row.output = Output(
+    def _end(self, index: int, row: Row) -> None:
+        """Keeps what a row generated, once it has ended."""
+        if row.ended is None or self._outputs[index] is not None:
+            return
+        count, reason = row.ended
+        self._outputs[index] = Output(
             text=row.watch.text,
             tokens=row.tokens[:count],
             finish_reason=reason,

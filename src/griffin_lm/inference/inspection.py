@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..checkpoints import detect, open_source, read_config
+from ..checkpoints import detect, open_source, read_config, saved_quantization
 from ..checkpoints.hub import (
     ALIASES,
     HubId,
@@ -21,11 +21,12 @@ from ..checkpoints.hub import (
     preset_of,
     snapshot,
 )
+from ..checkpoints.quantization import Quantization
 from ..checkpoints.settings import overrule
-from ..checkpoints.tensors import CODES
+from ..checkpoints.tensors import STORED_CODES as CODES
 from ..errors import CheckpointNotFound, ConfigError, GriffinError
-from ..models import PRESETS, ModelConfig, resolve_config
-from ..models.sizes import QUANTISED, memory, parameter_counts, quantised_bytes
+from ..models import PRESETS, Griffin, ModelConfig, resolve_config
+from ..models.sizes import QUANTISED, memory, parameter_counts, quantised_bytes, weight_bytes
 from ..shapes import JSON
 from .instruction import is_instruction_tuned
 from .loading import pick_device
@@ -57,7 +58,9 @@ def inspect(
     config: as in `load`. Raises as `load` does before it reads weights.
 
     {"model", "path", "hub", "instruction_tuned", "config", "parameters", "parts", "memory": {dtype:
-    bytes}, "weights_if_quantised", "at_hand", "files"}; the last is missing without files.
+    bytes}, "weights_if_quantised", "at_hand", "files"}; the last is missing without files. Of a
+    quantised checkpoint here, "memory" is of the weights as they are stored, and "weight_types" has
+    a row for each type: {"weights", "parameters", "bytes", "bits_per_weight"}.
     """
     found = _look(source, offline, watch or Watch())
     settled = _config(found, config)
@@ -70,7 +73,8 @@ def inspect(
         "instruction_tuned": is_instruction_tuned(where or Path(name), name),
         "config": settled.to_dict(),
     }
-    figures |= needs(settled)
+    quantization = None if found.path is None else saved_quantization(found.path)
+    figures |= needs(settled, quantization)
     if found.path is not None:
         figures["files"] = _files_here(found.path)
     elif found.remote is not None:
@@ -78,13 +82,15 @@ def inspect(
     return figures
 
 
-def needs(config: ModelConfig) -> JSON:
+def needs(config: ModelConfig, quantization: Quantization | None = None) -> JSON:
     """Parameters, bytes and what is at hand here."""
+    kinds = {} if quantization is None else dict(quantization.kinds)
     parts = parameter_counts(config)
     device = pick_device()
     at_hand = memory_at_hand(device)
-    by_dtype = {name: memory(config, getattr(torch, name)) for name in DTYPES}
-    return {
+    by_dtype = {name: memory(config, getattr(torch, name), kinds) for name in DTYPES}
+    types = {} if quantization is None else {"weight_types": weight_types(config, quantization)}
+    return types | {
         "parameters": sum(parts.values()),
         "parts": parts,
         "memory": {name: bytes_.to_dict() for name, bytes_ in by_dtype.items()},
@@ -141,6 +147,22 @@ def _on_hub(found: _Found) -> JSON | None:
         return None
     commit = found.remote.snapshot.commit if found.remote else None
     return {"id": found.hub.repo, "revision": found.hub.revision, "commit": commit}
+
+
+def weight_types(config: ModelConfig, quantization: Quantization) -> dict[str, JSON]:
+    """By type of weight, scales included: how many, parameters, bytes, bits a parameter."""
+    plain = str(quantization.dtype).removeprefix("torch.")
+    sizes = weight_bytes(config, quantization.dtype, quantization.kinds)
+    rows: dict[str, JSON] = {}
+    for name, parameter in Griffin(config, "meta").named_parameters():
+        kind = quantization.kinds.get(name, plain)
+        row = rows.setdefault(kind, {"weights": 0, "parameters": 0, "bytes": 0})
+        row["weights"] += 1
+        row["parameters"] += parameter.numel()
+        row["bytes"] += sizes[name]
+    for row in rows.values():
+        row["bits_per_weight"] = round(8 * row["bytes"] / row["parameters"], 3)
+    return rows
 
 
 def _files_here(path: Path) -> JSON:

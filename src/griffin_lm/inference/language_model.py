@@ -243,15 +243,18 @@ def save(
     path: str | PathLike[str],
     format: str = "griffin",
     card: str | None = None,
+    quantize: str | None = None,
 ) -> None:
     """Writes a checkpoint folder, with the tokenizer if there is one; all of it or nothing.
 
     format: a key of `griffin_lm.checkpoints.FORMATS`. card: text of the model card. Whether the
     model is instruction-tuned is kept; in Hugging Face's format with the turn template as theirs.
-    Raises `CheckpointError` where it can't be written.
+    quantize: "int8" or "int4" rounds the matrices as they are written, in the format "griffin"; a
+    model that was loaded quantised is saved as it is. Raises `CheckpointError` where it can't be
+    written.
     """
     if isinstance(lm_or_model, Griffin):
-        save_model(lm_or_model, Path(path), format=format, card=card)
+        save_model(lm_or_model, Path(path), format=format, card=card, quantize=quantize)
         return
     about = describe(lm_or_model.instruction_tuned, lm_or_model.further_stops)
     vocabulary = SavedVocabulary(
@@ -260,5 +263,11 @@ def save(
         chat_template=format == "huggingface" and lm_or_model.instruction_tuned,
     )
     save_model(
-        lm_or_model.model, Path(path), format=format, tokenizer=vocabulary, card=card, about=about
+        lm_or_model.model,
+        Path(path),
+        format=format,
+        tokenizer=vocabulary,
+        card=card,
+        about=about,
+        quantize=quantize,
     )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..checkpoints import folders_beside, load_model
+from ..checkpoints.adapters import takes_turns
 from ..checkpoints.hub import Need, Watch
 from ..errors import BackendUnavailable, ConfigError, InputError
 from ..layers.quantized import KINDS
@@ -39,6 +40,8 @@ def load(
     progress: Callable[[int, int], None] | None = None,
     offline: bool | None = None,
     watch: Watch | None = None,
+    adapter: str | PathLike[str] | None = None,
+    rounded: str = "",
 ) -> LanguageModel:
     """Loads a language model.
 
@@ -53,6 +56,9 @@ def load(
     progress   called with (bytes loaded, bytes in all)
     offline    True: never use the network; a hub id must lie in the hub's cache (HF_HUB_OFFLINE)
     watch      who is told about a download, by default a line of progress on a terminal
+    adapter    a folder of LoRA in peft's layout, of `griffin finetune --lora` or of peft itself:
+               added to the weights as they are loaded, so that it costs nothing later
+    rounded    with quantize: only weights whose names begin so, "layers." leaves the embedding
 
     Raises a `GriffinError` that says what was wrong and what to do next.
     """
@@ -63,9 +69,12 @@ def load(
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = load_tokenizer(_vocabulary(path) if tokenizer is None else Path(tokenizer))
     # the vocabulary first: a wrong one should not cost the time that weights take
-    model = load_model(path, where, kind, config=config, progress=progress, quantize=quantize)
+    model = load_model(
+        path, where, kind, config, progress, quantize, adapter=adapter, rounded=rounded
+    )
     model.kernels = kernels
     tuned = is_instruction_tuned(path, fspath(source).partition("@")[0])
+    tuned = tuned or (adapter is not None and takes_turns(adapter))
     return LanguageModel(model, tokenizer, tuned, read_stops(path, model.config.vocab))
 
 

@@ -4,7 +4,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from ..models import State
-from .generate import FinishReason, Generation
+from .generate import Generation
+from .row import FinishReason
 
 
 class Reply(Iterator[str]):

@@ -3,6 +3,8 @@
 from os import PathLike, fspath
 from pathlib import Path
 
+from ..checkpoints.adapters import refuse_adapter
+from ..checkpoints.detection import latest_of_run
 from ..checkpoints.hub import ALIASES, Need, Watch, near, parse, snapshot
 from ..errors import CheckpointNotFound
 from ..models import PRESETS
@@ -18,6 +20,7 @@ def find(
 ) -> Path:
     """Where the checkpoint lies: "fledgling", an existing path, an alias, a hub id; in this order.
 
+    The folder of a training run stands for the checkpoint that it names as its latest.
     Only the last two reach for the network, and not with offline=True (or HF_HUB_OFFLINE), where
     the hub's cache must have them. need: dtype and device to compare with before a download. watch:
     who is told about it. Raises `CheckpointNotFound` with the way on, and what `snapshot` raises.
@@ -32,7 +35,8 @@ def find(
         return path
     path = Path(name).expanduser()
     if path.exists():
-        return path
+        refuse_adapter(path)
+        return latest_of_run(path) or path
     if name in PRESETS and name not in ALIASES:
         raise CheckpointNotFound(
             f"{name!r} names a configuration, and no published weights of it are known here; "

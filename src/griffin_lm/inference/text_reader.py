@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..errors import InputError
 from ..models import State
-from ..text.chat import encode_parts
+from ..text.chat import encode_parts, markers_first
 from ..text.encoder import Where
 from ..text.utf8 import Errors, Utf8Reader
 from .bookmark import Bookmark
@@ -96,7 +96,7 @@ class Reader:
             self.state, self.queue = _without_pending(state)
         opens = self.lm.instruction_tuned and template is not None and not raw and turn != "user"
         opening = tokenizer.split_markers(template.user_open) if opens and template else []
-        ids, words = _markers_first(opening)
+        ids, words = markers_first(opening)
         self.queue += encode_parts(tokenizer, ids, bos=empty, continues=not empty)
         self.note = Bookmark(
             source=self.text.name,
@@ -284,9 +284,3 @@ def _without_pending(state: State) -> tuple[State, list[int]]:
     bare = state.detach()
     bare.pending = None
     return bare, [token for token in state.pending.tolist() if token >= 0]
-
-
-def _markers_first(opening: list[str | int]) -> tuple[list[str | int], str]:
-    """A turn's opening up to its last marker, and the words after it."""
-    last = max((i for i, part in enumerate(opening) if isinstance(part, int)), default=-1)
-    return opening[: last + 1], "".join(str(part) for part in opening[last + 1 :])

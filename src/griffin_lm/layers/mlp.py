@@ -1,22 +1,14 @@
 """The gated MLP block (Griffin, section 2.2; Shazeer 2020): GeGLU, or SwiGLU as in Llama."""
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu, silu
 
+from ..ops.gating import gated
 from ..shapes import JSON
 from .linear import Linear
 
-
-def gelu_tanh(x: Tensor) -> Tensor:
-    """GELU by its tanh approximation, as all of these models were trained."""
-    return gelu(x, approximate="tanh")
-
-
-GATES: dict[str, Callable[[Tensor], Tensor]] = {"geglu": gelu_tanh, "swiglu": silu}
+GATES = {"geglu": "gelu", "swiglu": "silu"}
 
 
 class GatedMLP(nn.Module):
@@ -44,4 +36,4 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
         """Tokenwise."""
-        return self.down(self.activation(self.gate(x)) * self.up(x))
+        return self.down(gated(self.gate(x), self.up(x), self.activation))

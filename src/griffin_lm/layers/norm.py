@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..precision import accumulation
+from ..ops.rms_norm import rms_norm
 
 
 class RMSNorm(nn.Module):
@@ -26,8 +26,4 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B W"]) -> Float[Tensor, "*B W"]:
         """Normalises the last axis."""
-        wide = x.to(accumulation(x.dtype))
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        if self.offset:
-            return (wide * (1 + self.scale.to(wide.dtype))).to(x.dtype)
-        return wide.to(x.dtype) * self.scale.to(x.dtype)
+        return rms_norm(x, self.scale, self.eps, self.offset)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..ops.linear import linear
 from ..ops.quantized_linear import (
     Int4Weight,
     Int8Weight,
@@ -14,6 +15,7 @@ from ..ops.quantized_linear import (
     dequantize_int8,
     linear_int4,
     linear_int8,
+    packed_layout,
     quantize_int4,
     quantize_int8,
 )
@@ -27,6 +29,9 @@ class QuantizedMatrix(nn.Module):
 
     Its tensors are buffers: q, scale, sums for int8; nibbles, scale for int4 (see
     ops/quantized_linear). Whoever asks a weight for its shape, dtype or device may ask this.
+
+    added: A (R, K) and B (N, R) in `dtype`, of an adapter that was trained over the rounded matrix:
+    it stands for W + B A, and B A is never rounded to `kind`.
     """
 
     def __init__(self, kind: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
@@ -34,15 +39,25 @@ class QuantizedMatrix(nn.Module):
         if kind not in KINDS:
             raise ConfigError(f"quantize={kind!r} is none of: {', '.join(KINDS)}")
         self.kind, self.shape, self.dtype = kind, torch.Size(shape), dtype
+        self.added: tuple[Tensor, Tensor] | None = None
+        for name, (size, stored) in packed_layout(kind, *shape).items():
+            self.register_buffer(name, torch.empty(size, dtype=stored, device="meta"))
 
     @classmethod
-    def of(cls, weight: Float[Tensor, "N K"], kind: str) -> "QuantizedMatrix":
-        """A matrix rounded to `kind`; it computes in the weight's dtype."""
-        made = cls(kind, (weight.shape[0], weight.shape[1]), weight.dtype)
+    def of(
+        cls, weight: Float[Tensor, "N K"], kind: str, dtype: torch.dtype | None = None
+    ) -> "QuantizedMatrix":
+        """A matrix rounded to `kind`; it computes in `dtype`, by default the weight's."""
+        made = cls(kind, (weight.shape[0], weight.shape[1]), dtype or weight.dtype)
         with torch.no_grad():
             packed = (quantize_int8 if kind == "int8" else quantize_int4)(weight.detach())
         made.put(packed._asdict())
         return made
+
+    def add(self, a: Float[Tensor, "R K"], b: Float[Tensor, "N R"]) -> None:
+        """Adds B A to what it stands for."""
+        pair = (m.detach().to(self.device, self.dtype).contiguous() for m in (a, b))
+        self.added = (next(pair), next(pair))
 
     def put(self, tensors: dict[str, Tensor]) -> None:
         """Sets its buffers by name, such as a file has them."""
@@ -67,16 +82,22 @@ class QuantizedMatrix(nn.Module):
         """What it stands for, in `dtype`."""
         rows, columns = self.shape
         if self.kind == "int8":
-            return dequantize_int8(self._int8()).to(self.dtype)
-        return dequantize_int4(self._int4(), rows, columns).to(self.dtype)
+            wide = dequantize_int8(self._int8())
+        else:
+            wide = dequantize_int4(self._int4(), rows, columns)
+        if self.added is not None:
+            wide += self.added[1].float() @ self.added[0].float()
+        return wide.to(self.dtype)
 
     def multiply(
         self, x: Float[Tensor, "*B K"], bias: Float[Tensor, " N"] | None = None
     ) -> Float[Tensor, "*B N"]:
         """x w^T + b."""
         if self.kind == "int8":
-            return linear_int8(x, self._int8(), bias)
-        return linear_int4(x, self._int4(), self.shape[0], bias)
+            y = linear_int8(x, self._int8(), bias)
+        else:
+            y = linear_int4(x, self._int4(), self.shape[0], bias)
+        return y if self.added is None else y + linear(linear(x, self.added[0]), self.added[1])
 
     def rows(self, index: Tokens) -> Float[Tensor, "B T K"]:
         """Rows by number, as an embedding looks them up."""
@@ -91,6 +112,8 @@ class QuantizedMatrix(nn.Module):
             halves = torch.stack([packed & 15, packed >> 4], dim=2)  # n, group, half, 4, 4
             found = (halves.flatten(2).float() - 8) * scales[..., None]
             found = found.flatten(1)[:, : self.shape[1]]
+        if self.added is not None:
+            found = found + linear(self.added[1][flat].float(), self.added[0].T.float())
         return found.to(self.dtype).view(*index.shape, self.shape[1])
 
     def _int8(self) -> Int8Weight:
@@ -103,6 +126,8 @@ class QuantizedMatrix(nn.Module):
         """model.to(dtype) changes what it computes in, never what it stores."""
         probe = fn(torch.empty(0, dtype=self.dtype, device=self.device))
         self.dtype = probe.dtype
+        if self.added is not None:
+            self.added = (fn(self.added[0]), fn(self.added[1]))
         for name, buffer in self.named_buffers():
             self.register_buffer(name, buffer.to(probe.device))
         return self
@@ -117,10 +142,32 @@ def quantize_weights(model: nn.Module, kind: str) -> None:
         if has_matrix(module):
             weight = module._parameters["weight"]  # pyright: ignore[reportPrivateUsage]
             if weight is not None and not weight.is_meta:
-                del module.weight
-                module.weight = QuantizedMatrix.of(weight, kind)
+                replace_weight(module, QuantizedMatrix.of(weight, kind))
+
+
+def replace_weight(module: nn.Module, matrix: QuantizedMatrix) -> None:
+    """Puts a quantised matrix where the module's `weight` stood."""
+    del module.weight
+    module.weight = matrix
 
 
 def has_matrix(module: nn.Module) -> bool:
     """Whether the module's `weight` is a matrix of its own that may be quantised."""
     return bool(getattr(module, "quantizable", False)) and "weight" in module._parameters  # pyright: ignore[reportPrivateUsage]
+
+
+def matrices(model: nn.Module) -> dict[str, QuantizedMatrix]:
+    """The quantised matrices of a model, by the name of the weight in whose place they stand."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, QuantizedMatrix)}
+
+
+def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Everything that a checkpoint keeps, in the model's order: parameters, quantised matrices."""
+    found: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        before = f"{name}." if name else ""
+        for leaf, child in module.named_children():  # where a weight of the module's own stood
+            if isinstance(child, QuantizedMatrix):
+                found |= {f"{before}{leaf}.{part}": b for part, b in child.named_buffers()}
+        found |= {f"{before}{leaf}": p for leaf, p in module.named_parameters(recurse=False)}
+    return found

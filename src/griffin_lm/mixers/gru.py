@@ -45,6 +45,8 @@ class GRU(MixerConfig):
 class GRUCell(nn.Module):
     """The recurrence alone: (B, T, R) in; its states h (B, T, R), in fp32, are its outputs."""
 
+    uncalled = frozenset({"from_h"})  # linear maps whose weights go into the op, not called
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.states = width

@@ -9,10 +9,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu
 
 from ..layers.linear import Linear
 from ..ops.causal_conv import causal_conv, last_inputs
+from ..ops.gating import gated
 from ..precision import accumulation
 from ..shapes import JSON, Flags, Hidden
 from .base import Mixer, Span, last_valid
@@ -106,7 +106,7 @@ class RecurrentBlock(Mixer):
             u, past, self.conv.w.to(u.dtype), self.conv.b.to(u.dtype), span.position
         )
         y, hs = self._cell(mixed, span.starts, state.h)
-        out = self.linear_out(y.to(u.dtype) * gelu(self.linear_y(x), approximate="tanh"))
+        out = self.linear_out(gated(self.linear_y(x), y, "gelu"))
         after = RecurrentState(
             h=last_valid(hs, span.counts, state.h),
             conv=last_inputs(u, past, span.counts).to(state.conv.dtype),

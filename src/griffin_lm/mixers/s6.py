@@ -77,6 +77,7 @@ class S6Mixer(KeepsWide, Mixer):
     """Mamba's block; from delta on all is computed in fp32, and A_log and D are kept in it."""
 
     wide = frozenset({"A_log", "D"})
+    uncalled = frozenset({"step"})  # linear maps whose weights are multiplied here, not called
 
     def __init__(self, width: int, config: S6) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import StateError
+from ..layers.quantized import matrices, stored_tensors
 from ..shapes import JSON
 
 if TYPE_CHECKING:
@@ -58,12 +59,20 @@ class Origin:
         self._model = weakref.ref(model)
         self._known: tuple[int, str] | None = None
         self.tokenizer: str | None = None  # the vocabulary's fingerprint, where one is attached
+        self._kinds: str | None = None
 
     def set_model(self, fingerprint: str) -> None:
         """The fingerprint of the source weights, from whoever loaded them into the model."""
         model = self._model()
         if model is not None:
             self._known = (_version(model), fingerprint)
+
+    def quantization(self) -> str | None:
+        """What the model's matrices are stored in, such as "int4"; None where in floats."""
+        model = self._model()
+        if model is not None:
+            self._kinds = "+".join(sorted({m.kind for m in matrices(model).values()})) or None
+        return self._kinds
 
     def model(self) -> str:
         """The fingerprint; computed anew once the weights were changed in place."""
@@ -76,7 +85,7 @@ class Origin:
             return self._known[1]
         version = _version(model)
         if self._known is None or self._known[0] != version:
-            tensors = model.named_parameters()
+            tensors = stored_tensors(model).items()
             self._known = (version, fingerprint_tensors(model.config.identity(), tensors))
         return self._known[1]
 

@@ -5,18 +5,18 @@ formulas that the counts obey stand in the tests, computed independently of this
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import torch
 
+from ..layers.quantized import KINDS, has_matrix
+from ..ops.quantized_linear import packed_layout
 from .config import ModelConfig
 from .griffin import Griffin
 
-# bits of one weight of a matrix, scales included, as quantised weights will be stored: int8 with a
-# 16-bit scale per output row (counted apart), int4 with a 16-bit scale per group of 32 weights
-QUANTISED = {"int8": 8.0, "int4": 4.5}
-_SCALE_BYTES = 2  # one row of int8 has one scale
+QUANTISED = KINDS  # what a matrix may be stored in besides floats
 
 # how the parts of the recurrent block of RG-LRU are told apart, the first that is found counts
 _RECURRENT = {
@@ -71,10 +71,12 @@ def parameter_count(config: ModelConfig) -> int:
     return sum(parameter_counts(config).values())
 
 
-def memory(config: ModelConfig, dtype: torch.dtype) -> Memory:
-    """What a model with weights of this dtype needs."""
+def memory(
+    config: ModelConfig, dtype: torch.dtype, kinds: Mapping[str, str] | None = None
+) -> Memory:
+    """What a model with weights of this dtype needs; kinds: of weights that are quantised."""
     model = _on_meta(config, dtype)
-    sizes = [_bytes(parameter) for parameter in model.parameters()]
+    sizes = list(weight_bytes(config, dtype, kinds).values())
     state = model.empty_state(1)
     recurrent = sum(
         _bytes(tensor) for layer in state.layers if "h" in layer._fields for tensor in layer
@@ -91,20 +93,26 @@ def memory(config: ModelConfig, dtype: torch.dtype) -> Memory:
     )
 
 
-def quantised_bytes(config: ModelConfig, kind: str) -> int:
-    """Bytes that the weights would take as "int8" or "int4" (QUANTISED): an estimate.
+def weight_bytes(
+    config: ModelConfig, dtype: torch.dtype, kinds: Mapping[str, str] | None = None
+) -> dict[str, int]:
+    """Bytes of each weight by name. kinds: of those that are matrices in "int8" or "int4"."""
+    sizes: dict[str, int] = {}
+    for name, parameter in _on_meta(config, dtype).named_parameters():
+        kind = (kinds or {}).get(name)
+        if kind is None or parameter.dim() != 2:
+            sizes[name] = _bytes(parameter)
+        else:
+            layout = packed_layout(kind, *parameter.shape).values()
+            sizes[name] = sum(torch.Size(shape).numel() * d.itemsize for shape, d in layout)
+    return sizes
 
-    Matrices, the embedding among them, are quantised; vectors and conv taps stay in bfloat16.
-    """
-    total = 0
-    for name, parameter in _on_meta(config, torch.bfloat16).named_parameters():
-        if parameter.dim() < 2 or name.endswith(".b") or ".conv." in name:
-            total += _bytes(parameter)
-            continue
-        total += int(parameter.numel() * QUANTISED[kind] / 8)
-        if kind == "int8":
-            total += parameter.numel() // parameter.shape[-1] * _SCALE_BYTES
-    return total
+
+def quantised_bytes(config: ModelConfig, kind: str) -> int:
+    """Bytes of the weights with every matrix in "int8" or "int4", the rest in bfloat16."""
+    modules = _on_meta(config, torch.bfloat16).named_modules()
+    kinds = {f"{name}.weight": kind for name, module in modules if has_matrix(module)}
+    return sum(weight_bytes(config, torch.bfloat16, kinds).values())
 
 
 def _bytes(tensor: torch.Tensor) -> int:

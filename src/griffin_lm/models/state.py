@@ -121,6 +121,16 @@ class State:
         index = self._index(rows)
         return self._map(lambda tensor: tensor[index])
 
+    def narrow(self, begin: int, end: int) -> "State":
+        """Some neighbouring rows, as a view: what is written to it is written to this state.
+
+        For a pool of rows of which some move on: `pool.put(slice(begin, end), after)` takes back
+        what a model call made of them, and copies only what the call did not write in place.
+        """
+        if not 0 <= begin <= end <= self.batch_size:
+            raise InputError(f"no rows {begin} to {end} in a state of {self.batch_size}")
+        return self._map(lambda tensor: tensor[begin:end])
+
     @classmethod
     def concat(cls, states: Sequence["State"]) -> "State":
         """The rows of several states of one model, one below the other.
@@ -157,7 +167,10 @@ class State:
         self.longest = None
         with torch.no_grad():
             for mine, theirs in zip(self._tensors(), other._tensors(), strict=True):
-                mine[index] = theirs.to(mine.device)
+                if not isinstance(rows, slice):
+                    mine[index] = theirs.to(mine.device)
+                elif not _same_memory(mine[rows], theirs):  # else a view, written in place
+                    mine[rows].copy_(theirs)
         return self
 
     def with_pending(self, tokens: Counts | Sequence[int]) -> "State":
@@ -263,6 +276,15 @@ class State:
         same = self.origin is other.origin or self.origin.model() == other.origin.model()
         if not same or kinds(self) != kinds(other):
             raise StateError("these states belong to different models or have different shapes")
+
+
+def _same_memory(left: Tensor, right: Tensor) -> bool:
+    return (
+        left.shape == right.shape
+        and left.stride() == right.stride()
+        and left.untyped_storage().data_ptr() == right.untyped_storage().data_ptr()
+        and left.storage_offset() == right.storage_offset()
+    )
 
 
 def empty_rows(batch: int, device: torch.device) -> tuple[Counts, Counts, Bool[Tensor, " B"]]:

@@ -50,6 +50,8 @@ def save_state(state: State, path: str | PathLike[str], note: Note | None = None
         "version": VERSION,
         "model": state.origin.model(),
         "tokenizer": state.origin.tokenizer,
+        "quantization": state.origin.quantization(),
+        "cache": _cache(state),
         "tokens": state.tokens.tolist(),
         "crc32": {name: _crc32(tensor) for name, tensor in tensors.items()},
     }
@@ -154,6 +156,13 @@ def _named(state: State) -> list[tuple[str, Tensor]]:
     ]
     named += [(name, getattr(state, name)) for name in _ROWS]
     return named if state.pending is None else [*named, ("pending", state.pending)]
+
+
+def _cache(state: State) -> str | None:
+    """The dtype that the model computed in: the narrowest of the layers' tensors."""
+    kinds = {tensor.dtype for layer in state.layers for tensor in layer}
+    floats = sorted((k for k in kinds if k.is_floating_point), key=lambda k: k.itemsize)
+    return str(floats[0]).removeprefix("torch.") if floats else None
 
 
 def _growing(state: State) -> set[str]:

@@ -250,3 +250,9 @@ def encode_parts(
             ids.append(part)
         continues, pending = True, ""
     return ids
+
+
+def markers_first(opening: list[str | int]) -> tuple[list[str | int], str]:
+    """A turn's opening up to its last marker, and the words after it."""
+    last = max((i for i, part in enumerate(opening) if isinstance(part, int)), default=-1)
+    return opening[: last + 1], "".join(str(part) for part in opening[last + 1 :])

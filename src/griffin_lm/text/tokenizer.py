@@ -190,6 +190,11 @@ class Tokenizer(ABC):
         """Returns an id's piece as the vocabulary writes it ("" where the file leaves it out)."""
         return self._pieces[self._checked(token)] or ""
 
+    def bytes_of(self, token: int) -> bytes:
+        """Returns the UTF-8 that an id adds to a text; none for a special one."""
+        surface = self._surface(token) or b""
+        return surface.encode() if isinstance(surface, str) else surface
+
     def special_id(self, piece: str) -> int | None:
         """Returns the id of a control piece or turn marker, or None where there is none."""
         return self._specials.get(piece)

@@ -6,7 +6,6 @@ products of the size of the head in all, as without chunks.
 """
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import TrainingError
 from ..layers.quantized import QuantizedMatrix
+from ..ops.cross_entropy import cross_entropy
 from ..precision import accumulation
 from ..shapes import Hidden, Tokens
 
@@ -76,37 +76,6 @@ def _autocast_dtype(device: str) -> torch.dtype | None:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
-def chunk_loss(
-    logits: Tensor, targets: Tensor, weight: Tensor, cap: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of logits (N, V) before the cap: loss (N), hits (N), gradient of the weighted sum (N, V).
-
-    The gradient has the dtype of the logits; all is computed in fp32.
-    """
-    x = logits.to(accumulation(logits.dtype))
-    slope: Tensor | None = None
-    if cap:
-        bent = torch.tanh(x / cap)
-        x = bent * cap
-        slope = bent.mul_(bent).neg_().add_(1)
-    most = x.amax(-1, keepdim=True)
-    at = targets[:, None]
-    wanted = x.gather(1, at)
-    gradient = (x - most).exp_()
-    sums = gradient.sum(-1, keepdim=True)
-    loss = (sums.log() + most - wanted)[:, 0]
-    scale = weight[:, None].to(x.dtype)
-    gradient.mul_(scale / sums).scatter_add_(1, at, -scale)
-    if slope is not None:
-        gradient.mul_(slope)
-    return loss, (wanted >= most)[:, 0], gradient.to(logits.dtype)
-
-
-@cache
-def _compiled() -> Any:
-    return torch.compile(chunk_loss)  # made when first asked for: torch.compile is slow to import
-
-
 class _Fused(torch.autograd.Function):
     """Loss and gradient in one walk over chunks of tokens; see the file's head."""
 
@@ -130,17 +99,20 @@ class _Fused(torch.autograd.Function):
         narrow = matrix.to(kind)
         each = hidden.new_empty(hidden.shape[0], dtype=wide)
         right = torch.empty_like(targets, dtype=torch.bool)
-        function = _compiled() if compiled else chunk_loss
+        room = narrow.new_empty(min(chunk, hidden.shape[0]), narrow.shape[0])  # of all chunks
         for begin in range(0, hidden.shape[0], chunk):
             span = slice(begin, begin + chunk)
             x = hidden[span].to(kind)
-            logits = torch.nn.functional.linear(x, narrow)
-            each[span], right[span], gradient = function(logits, targets[span], weight[span], cap)
-            del logits
+            logits = torch.mm(x, narrow.T, out=room[: x.shape[0]])
+            each[span], right[span], gradient = cross_entropy(
+                logits, targets[span], weight[span], cap, compiled
+            )
             if at_hidden is not None:
                 at_hidden[span] = gradient @ narrow
             if by_matrix and at_matrix is None:
                 at_matrix = (gradient.T @ x).to(wide)
+            elif at_matrix is not None and kind == wide:
+                at_matrix.addmm_(gradient.T, x)
             elif at_matrix is not None:
                 at_matrix += gradient.T @ x
         if by_matrix and at_matrix is None:

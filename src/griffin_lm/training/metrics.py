@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from ..inference.loading import computes_in_bfloat16
 from .batch import Feed, Reporting, World
 from .config import TrainConfig
 from .loggers import Logger, open_loggers
@@ -49,7 +50,10 @@ class Metrics:
 
     def __enter__(self) -> "Metrics":
         if self.config.rate_seconds > 0:  # on every rank, since they may share one processor
-            rate = matrix_rate(self.world.device, self.config.bf16, self.config.rate_seconds)
+            device = self.world.device
+            # where bf16 is multiplied by conversion, one square product may take a minute
+            bf16 = self.config.bf16 and computes_in_bfloat16(device)
+            rate = matrix_rate(device, bf16, self.config.rate_seconds)
             self.matrix_rate = rate * self.world.size
         if self.world.rank == 0:
             self.loggers = open_loggers(self.out, self.begun_at)
@@ -100,7 +104,7 @@ class Metrics:
             f"step {figures.steps:,} | {figures.tokens:,}{whole} tokens | "
             f"loss {columns['loss']:.3f} | {columns['tokens_per_s']:,} tokens/s"
             + (f", {fraction:.2f} of the matrix rate" if self.matrix_rate else "")
-            + f" | {_duration(left)} left"
+            + f" | {_duration(max(0.0, left))} left"
         )
 
     def _guard(self, logger: Logger, call: Any) -> None:

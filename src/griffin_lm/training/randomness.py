@@ -22,6 +22,13 @@ def random_states(device: torch.device) -> dict[str, Any]:
     }
 
 
+def seed_everything(seed: int) -> None:
+    """The global random numbers of torch, numpy and Python, from which weights may be drawn."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
 def restore_random_states(saved: dict[str, Any], device: torch.device) -> None:
     """The inverse of random_states."""
     torch.set_rng_state(saved["torch"].cpu())

@@ -9,12 +9,13 @@ from typing import Any
 class Signals:
     """While entered, SIGTERM and the first Ctrl-C are noted in `seen`, not acted upon.
 
-    A second Ctrl-C interrupts as usual. Outside of the main thread nothing is changed, since
+    A second Ctrl-C interrupts as usual; not if `passed_on`: torchrun hands its processes what the
+    terminal has sent them already. Outside of the main thread nothing is changed, since
     Python takes signals there only.
     """
 
-    def __init__(self) -> None:
-        self.seen = 0
+    def __init__(self, passed_on: bool = False) -> None:
+        self.seen, self.passed_on = 0, passed_on
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
@@ -25,7 +26,8 @@ class Signals:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.seen = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if not self.passed_on:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

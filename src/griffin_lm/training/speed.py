@@ -1,6 +1,7 @@
 """How fast training is, against what this machine's matrix products can do."""
 
 import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -25,9 +26,18 @@ def matmul_parameters(model: nn.Module) -> int:
     )
 
 
-def matrix_rate(device: torch.device, bf16: bool, seconds: float) -> float:
-    """FLOP/s of the fastest of many square products, in bf16 or fp32, tried for so many seconds."""
-    size = _SIZE.get(device.type, 2048)
+def matrix_rate(
+    device: torch.device,
+    bf16: bool,
+    seconds: float,
+    size: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """FLOP/s of the fastest of many square products, in bf16 or fp32, tried for so many seconds.
+
+    size: of the squares; 0: large beside the device's caches. clock: what they are timed by.
+    """
+    size = size or _SIZE.get(device.type, 2048)
     kind = torch.bfloat16 if bf16 else torch.float32
     a = torch.randn(size, size, device=device).to(kind)
     b = torch.randn(size, size, device=device).to(kind)
@@ -35,12 +45,11 @@ def matrix_rate(device: torch.device, bf16: bool, seconds: float) -> float:
     torch.matmul(a, b)  # the first one prepares
     while True:
         _wait(device)
-        begun = time.perf_counter()
+        begun = clock()
         torch.matmul(a, b)
         _wait(device)
-        now = time.perf_counter()
-        best = max(best, 2 * size**3 / (now - begun))
-        if now > end:
+        best = max(best, 2 * size**3 / (clock() - begun))
+        if time.perf_counter() > end:
             return best
 
 

@@ -14,19 +14,13 @@ from ..models.state import State
 from .batch import Batch, Feed, Located, World
 from .blocks import compile_why_not, prepare_blocks
 from .config import TrainConfig
+from .distributed import processes_of
 from .loss import token_losses
+from .memory import keep_freed_memory
 from .metrics import Metrics, StepFigures
 from .optim import make_optimizer
 from .randomness import random_states, restore_random_states
-from .resume import (
-    Saver,
-    held,
-    load,
-    newest,
-    refuse_other_config,
-    state_from_list,
-    state_to_list,
-)
+from .resume import held, newest, refuse_other_config, state_from_list, state_to_list
 from .schedule import learning_rate
 from .signals import Signals
 
@@ -44,7 +38,8 @@ class Trainer:
     """Drives one model over one feed.
 
     model: obeys the model call (Griffin, or a wrapper with its attributes). The loss of a step is
-    sum(weight * loss) over sum(weight) of all its micro-batches, never a mean of means.
+    sum(weight * loss) over sum(weight) of all its micro-batches, never a mean of means. Where this
+    process was joined with others (`distributed.joined`), they train the model together.
     """
 
     def __init__(
@@ -55,16 +50,18 @@ class Trainer:
         out: Path,
         world: World = World(),  # noqa: B008  (immutable)
     ) -> None:
-        self.model: Any = model.to(world.device)
+        why_not = compile_why_not(world.device) if config.compile else None
+        self.compiled = config.compile and why_not is None
+        self.processes = processes_of(world)
+        self.processes.prepare(model, config, self.compiled)
+        self.model: Any = model
         self.feed, self.config, self.out, self.world = feed, config, out, world
         self.optimizer = make_optimizer(model, config)
         self.state: State | None = None  # carried from batch to batch
         self.steps, self.tokens, self.seconds = 0, 0, 0.0
         self.split = 1  # parts that a micro-batch is cut into, more where memory does not suffice
-        why_not = compile_why_not(world.device) if config.compile else None
         if why_not is not None:
             self._say(f"{why_not}; going on without it, slower")
-        self.compiled = config.compile and why_not is None
         prepare_blocks(model, self.compiled, config.checkpoint_blocks)
 
     @property
@@ -82,13 +79,15 @@ class Trainer:
         share = self.share
         taken = [self.feed.take(share) for _ in range(config.accumulate)]
         # counted where the feed left them: on a GPU each look would stop the queue
-        weights = self._total(sum(float(batch.weight.sum()) for batch in taken))
-        tokens = int(self._total(float(sum(int(batch.valid.sum()) for batch in taken))))
+        weights, tokens = self.processes.totals(
+            sum(float(batch.weight.sum()) for batch in taken),
+            sum(int(batch.valid.sum()) for batch in taken),
+        )
         by_weight = config.loss_over == "weights"
         over = weights if by_weight else float(len(taken) * self.world.size)
         batches = [batch.to(self.world.device) for batch in taken]
         seen, state = self._gradients(batches, over or 1.0)
-        loss = self._total(sum(one.loss for one in seen))
+        (loss,) = self.processes.totals(sum(one.loss for one in seen))
         norm = self._norm() if math.isfinite(loss) else math.nan
         self._refuse_broken(seen, loss, norm)
         rate = learning_rate(config, self.steps, share)
@@ -98,13 +97,15 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.state = state
         self.steps += 1
-        self.tokens += tokens
+        self.tokens += int(tokens)
         for one in seen:
             if line := self.feed.observe(one.batch, one.each, one.right):
                 self._say(f"step {self.steps}: {line}")
         took = time.perf_counter() - began
         self.seconds += took
-        return StepFigures(self.steps, self.tokens, self.seconds, loss, norm, rate, tokens, took)
+        return StepFigures(
+            self.steps, self.tokens, self.seconds, loss, norm, rate, int(tokens), took
+        )
 
     def _gradients(self, batches: list[Batch], over: float) -> tuple[list[_Seen], State | None]:
         """Gradients of all micro-batches; where memory does not suffice, again in smaller parts."""
@@ -126,10 +127,11 @@ class Trainer:
         """Cuts micro-batches into twice as many parts; the global batch stays."""
         self.optimizer.zero_grad(set_to_none=True)
         parts = -(-rows // self.split)
-        if self.world.size > 1:
+        if self.world.size > 1:  # the others wait in a collective call: no step is made again
             raise TrainingError(
                 f"rank {self.world.rank} ran out of memory at step {self.steps} ({reason}); start "
-                f"again with --set rows={max(1, rows // 2)} accumulate={2 * self.config.accumulate}"
+                f"again with --set rows={max(1, rows // 2)} "
+                f"--set accumulate={2 * self.config.accumulate}"
             )
         if parts == 1:
             raise TrainingError(
@@ -193,7 +195,7 @@ class Trainer:
     def _norm(self) -> float:
         """The gradient's norm before clipping; clips it."""
         found = [p for p in self.model.parameters() if p.grad is not None]
-        total = nn.utils.get_total_norm([p.grad for p in found if p.grad is not None])
+        total = self.processes.norm([p.grad for p in found if p.grad is not None])
         norm = float(total)
         if (
             0 < self.config.clip < norm < math.inf
@@ -213,8 +215,10 @@ class Trainer:
         first = self.steps * self.config.accumulate
         which = f"batch {first + bad}" if bad is not None else f"batches from {first}"
         where = f" ({self.feed.where()})" if isinstance(self.feed, Located) else ""
+        mine = f"{which} of rank {self.world.rank}{where}"
+        guilty = [text for text in self.processes.texts(mine if bad is not None else "") if text]
         raise TrainingError(
-            f"{what} at step {self.steps}, {which} of rank {self.world.rank}{where}; weights are "
+            f"{what} at step {self.steps}, {' and '.join(guilty) or mine}; weights are "
             "not updated. Look at that data, or resume with a smaller --set peak_rate"
         )
 
@@ -227,40 +231,47 @@ class Trainer:
         one is refused. Returns 0, or 128 + the number of the signal that ended it (SIGTERM 143,
         Ctrl-C 130): the step is finished and saved first.
         """
+        if self.world.device.type == "cpu":
+            keep_freed_memory()
         self._open(resume)
         metrics = Metrics(self.config, self.model, self.out, self.world, self.steps)
-        saved, last, signals = time.monotonic(), self.steps, Signals()
-        with signals, metrics, Saver(self.out, self.config.keep) as saver:
-            while self.share < 1 and not signals.seen:
+        saved, last, ended_by = time.monotonic(), self.steps, 0
+        signals = Signals(passed_on=self.world.size > 1)
+        with signals, metrics, self.processes.saver(self.out, self.config.keep) as saver:
+            while self.share < 1 and not ended_by:
                 metrics.add(self.step(), self.share, self.feed)
+                late = time.monotonic() - saved > self.config.save_every
+                # what differs from process to process, agreed upon
+                number, late, broken, self.seconds = self.processes.most(
+                    signals.seen, late, saver.failed, self.seconds
+                )
+                ended_by = int(number)
                 by_step = self.config.save_steps and self.steps % self.config.save_steps == 0
-                if by_step or time.monotonic() - saved > self.config.save_every:
+                if broken:
+                    saver.wait()
+                if by_step or late:
                     saver.save(self.steps, self.to_dict())
                     saved, last = time.monotonic(), self.steps
-                saver.check()
             if last != self.steps:
                 saver.save(self.steps, self.to_dict())
-        if signals.seen:
+        if ended_by and self.world.rank == 0:
             print(
                 f"\nsaved at step {self.steps}; go on with --resume auto",
                 file=sys.stderr,
                 flush=True,
             )
-            return 128 + signals.seen
-        return 0
+        return 128 + ended_by if ended_by else 0
 
     def _open(self, resume: bool) -> None:
-        if not resume and held(self.out):
+        if not resume and self.processes.first(lambda: bool(held(self.out))):
             raise TrainingError(
                 f"{self.out} holds a run; go on with --resume auto or choose another"
             )
-        if path := newest(self.out, self._say):
-            self.restore(load(path))
+        if path := self.processes.first(lambda: newest(self.out, self._say)):
+            self.restore(self.processes.load(path, self.model, self.optimizer))
             self._say(f"going on from step {self.steps}")
-
-    def _total(self, value: float) -> float:
-        """The sum over all processes."""
-        return value
+        if self.compiled:
+            self._say("the first step compiles the blocks too, which may take a minute")
 
     def _say(self, line: str) -> None:
         if self.world.rank == 0:
@@ -296,7 +307,8 @@ class Trainer:
         progress = saved["progress"]
         self.steps, self.tokens = progress["steps"], progress["tokens"]
         self.seconds, self.split = progress["seconds"], progress["split"]
-        restore_random_states(saved["random"], self.world.device)
+        if saved["random"] is not None:  # a process that there was not when it was saved
+            restore_random_states(saved["random"], self.world.device)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -9,6 +9,7 @@ import torch
 from griffin_lm.mixers import RGLRU, LocalAttention
 from griffin_lm.models import ModelConfig
 from griffin_lm.text import Tokenizer
+from griffin_lm.training import pretraining
 from griffin_lm.training.config import TrainConfig
 from griffin_lm.training.data.feeds import PackedText
 from griffin_lm.training.data.prepare import prepare
@@ -69,3 +70,12 @@ def test_a_few_steps_over_packed_text_lower_the_loss(
     run = open_run(config, data, tmp_path / "run", "cpu")
     losses = [run.step().loss for _ in range(8)]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_bf16_is_fp32_where_the_device_has_none_of_its_own(
+    tmp_path: Path, config: TrainConfig, data: Path, monkeypatch: pytest.MonkeyPatch, has: bool
+) -> None:
+    monkeypatch.setattr(pretraining, "computes_in_bfloat16", lambda device: has)
+    assert config.bf16
+    assert open_run(config, data, tmp_path / "run", "cpu").config.bf16 is has

@@ -1,5 +1,8 @@
 """A run that saves after every step, to be killed: weights are a function of the steps done."""
 
+import os
+import shutil
+import signal
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -7,9 +10,11 @@ from typing import Any
 
 import torch
 
+from griffin_lm.bench.reliability.kills import train
 from griffin_lm.training.config import TrainConfig
 from griffin_lm.training.pretraining import open_run
 from griffin_lm.training.resume import Saver, load, newest
+from griffin_lm.training.trainer import Trainer
 from tests.training.resume.values import CONFIG
 
 SIZE = 50_000
@@ -49,15 +54,40 @@ def run(out: Path, last: int, going: Connection) -> None:
             going.send(after["progress"]["steps"])
 
 
-def train(config: TrainConfig, data: Path, out: Path, going: Connection) -> None:
-    """As `griffin pretrain --resume auto`; sends each step that it has done."""
+def killed_after(config: TrainConfig, data: Path, out: Path, steps: int) -> None:
+    """A run that gets SIGKILL after so many steps, once they are saved."""
     trainer = open_run(config, data, out, "cpu")
     step = trainer.step
 
-    def told() -> Any:
-        figures = step()
-        going.send(figures.steps)
-        return figures
+    def last() -> Any:
+        if trainer.steps == steps:
+            newest(out)  # waits for the save that is under way
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step()
 
-    trainer.step = told
+    trainer.step = last
     trainer.run(True)
+
+
+def forgetful(*arguments: Any) -> None:
+    """A run that takes up everything but its place in the data."""
+    restore = Trainer.restore
+
+    def without_feed(self: Trainer, saved: dict[str, Any]) -> None:
+        restore(self, saved | {"feed": self.feed.to_dict()})
+
+    Trainer.restore = without_feed
+    train(*arguments)
+
+
+def starts_again(config: TrainConfig, data: Path, out: Path, *others: Any) -> None:
+    """A run that loses what it had."""
+    for path in out.glob("step-*"):
+        shutil.rmtree(path)
+    train(config, data, out, *others)
+
+
+def ends(config: TrainConfig, data: Path, out: Path, until: int, going: Connection) -> None:
+    """A process that gives up."""
+    going.close()
+    os._exit(7)

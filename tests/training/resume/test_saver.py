@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -146,6 +147,56 @@ def test_a_write_that_the_system_cuts_off_is_told(tmp_path: Path, large: str):
         saver.save(2, value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-1"]
     assert same(load(tmp_path / "step-1"), content(1))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None:
+        pytest.skip("there is no `mount`")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a file system of our own can't be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@both
+def test_a_real_full_disk_is_told_and_leaves_the_older_checkpoint(
+    small_disk: Path, background: bool
+):
+    """Two checkpoints fit, three do not: removing what is old comes only after the new one."""
+    saver, told = Saver(small_disk, 1, background), 0
+    for step in range(1, 6):
+        value = content(step, size=26_000 if step < 5 else 8)
+        try:
+            saver.save(step, value)
+            saver.wait()
+        except TrainingError as error:
+            told += 1
+            assert "No space left on device" in str(error) and f"step-{step - 1} is" in str(error)
+            assert same(load(small_disk / f"step-{step - 1}"), content(step - 1, 26_000))
+            break
+        (small_disk / "filler").write_bytes(b"x" * 200_000 * step)
+    assert told == 1
+    (small_disk / "filler").unlink()
+    saver.save(6, content(6))
+    saver.wait()
+    assert newest(small_disk) == small_disk / "step-6"
+
+
+def test_a_disk_that_became_read_only_is_told(small_disk: Path):
+    Saver(small_disk, 1, background=False).save(1, content(1))
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    saver = Saver(small_disk, 1, background=False)
+    with pytest.raises(TrainingError, match="Read-only file system; step-1 is as it was"):
+        saver.save(2, content(2))
+    assert newest(small_disk) == small_disk / "step-1"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -1,10 +1,11 @@
 """What must hold whatever happens: `griffin bench reliability`, a table of studies.
 
 A study is a row of STUDIES: parts that --what can name, and a function that runs some of them.
-There is one today, `fuzz`: damaged files of every kind that the package reads.
+`fuzz`: damaged files of every kind that the package reads. `kills`: training runs that are killed.
 """
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -13,6 +14,7 @@ from typing import Any
 
 from ...errors import InputError
 from .fuzzing import Fuzzing, Progress
+from .kills import ARMS, Killed, kill, section
 from .readers import READERS
 from .report import fuzz_section, page
 
@@ -21,9 +23,13 @@ __all__ = ["STUDIES", "Options", "Result", "Study", "chosen", "repeat", "write_p
 
 @dataclass(frozen=True)
 class Options:
-    """inputs: in all. seed: of the damage. workers: processes. failures: a folder to keep them."""
+    """inputs: in all. seed: of the damage. workers: processes. failures: a folder to keep them.
+
+    kills: of training runs, in all.
+    """
 
     inputs: int = 20_000
+    kills: int = 50
     seed: int = 0
     workers: int = 1
     failures: Path | None = None
@@ -41,11 +47,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Study:
-    """What it is called and does; what --what can name in it; how to run those parts."""
+    """What it is called and does; what --what can name in it; how to run those parts.
+
+    unit: what its progress counts.
+    """
 
     name: str
     parts: tuple[str, ...]
     run: Callable[[Sequence[str], Options, Progress], Result]
+    unit: str = "batches"
 
 
 def _fuzz(parts: Sequence[str], options: Options, progress: Progress) -> Result:
@@ -60,8 +70,31 @@ def _fuzz(parts: Sequence[str], options: Options, progress: Progress) -> Result:
     return Result([row.plain() for row in rows], fuzz_section(rows, options.seed), count, notes)
 
 
+def _kills(parts: Sequence[str], options: Options, progress: Progress) -> Result:
+    found: list[Killed] = []
+    for number, name in enumerate(parts):
+        share = options.kills // len(parts) + (number < options.kills % len(parts))
+        before = sum(one.kills for one in found)
+        with tempfile.TemporaryDirectory(prefix="griffin-kills-") as folder:
+            killed = kill(
+                ARMS[name],
+                share,
+                options.seed + number,
+                Path(folder),
+                lambda done, before=before: progress(before + done, options.kills),
+            )
+        found.append(killed)
+    rows = [one.plain() for one in found]
+    failures = sum(len(one.failures) for one in found)
+    return Result(rows, section({"rows": rows}), failures)
+
+
 STUDIES: Mapping[str, Study] = {
-    study.name: study for study in (Study("fuzz", tuple(READERS), _fuzz),)
+    study.name: study
+    for study in (
+        Study("fuzz", tuple(READERS), _fuzz),
+        Study("kills", tuple(ARMS), _kills, "kills"),
+    )
 }
 
 

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from ...checkpoints.files import CONFIG
+from ...checkpoints.quantization import KEY
 from ...checkpoints.tensors import checksum
 from ...models import ModelConfig
 from .damage_json import damage_json
@@ -50,10 +51,18 @@ def repair_checkpoint(files: Files) -> Files:
     except Exception:  # a config that is refused has no checksum
         config = None
 
+    try:
+        said = json.loads(files[CONFIG])[KEY]
+        quantised = f"{zlib.crc32(json.dumps(said, sort_keys=True).encode()):08x}"
+    except Exception:
+        quantised = None
+
     def change(ours: Any, sums: dict[str, Any]) -> None:
         ours["crc32"] = sums
         if config is not None:
             ours["config"] = config
+        if quantised is not None:
+            ours[KEY] = quantised
 
     def tensor(name: str, row: Any, data: bytes) -> str:
         return checksum(name, row["dtype"], tuple(row["shape"]), memoryview(data))

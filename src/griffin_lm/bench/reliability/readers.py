@@ -13,6 +13,7 @@ from ...checkpoints.deepmind.orbax import RATIO, SLACK
 from ...errors import GriffinError
 from ...inference.bookmark import Bookmark, bookmark_of
 from ...inference.instruction import is_instruction_tuned, read_stops
+from ...layers.quantized import matrices, stored_tensors
 from ...models import Griffin, ModelConfig, State
 from ...models.state_file import read_note
 from ...text import Tokenizer, load_tokenizer
@@ -56,7 +57,7 @@ def read_checkpoint(folder: Path) -> Griffin:
 def describe_model(model: Griffin) -> str:
     """A digest of config and weights."""
     digest = hashlib.blake2b(json.dumps(model.config.to_dict(), sort_keys=True).encode())
-    for name, parameter in model.named_parameters():
+    for name, parameter in stored_tensors(model).items():
         raw = parameter.detach().contiguous().reshape(-1).view(torch.uint8)
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
         digest.update(raw.numpy().tobytes())
@@ -67,9 +68,12 @@ def describe_model(model: Griffin) -> str:
 def use_model(model: Griffin) -> None:
     """Its parameters are those of its config; a small one runs."""
     wanted = {n: tuple(p.shape) for n, p in Griffin(model.config, device="meta").named_parameters()}
-    holds(wanted == {n: tuple(p.shape) for n, p in model.named_parameters()}, "parameters")
+    found = {n: tuple(p.shape) for n, p in model.named_parameters()}
+    found |= {n: tuple(m.shape) for n, m in matrices(model).items()}
+    holds(wanted == found, "parameters")
     for name, parameter in model.named_parameters():
         holds(not parameter.is_meta and parameter.dtype.is_floating_point, f"{name} is no weight")
+    holds(not any(tensor.is_meta for tensor in model.buffers()), "a matrix is not all there")
     if _small(model.config):
         logits, state = model(torch.tensor([[1, 0, 1]]) % model.config.vocab)
         holds(logits is not None and logits.shape == (1, 3, model.config.vocab), "logits")

@@ -56,12 +56,14 @@ def model(dtype: torch.dtype = torch.float32, config: ModelConfig = CONFIG) -> G
 
 
 def checkpoints(form: str, folder: Path) -> None:
-    """A checkpoint whole, in bfloat16, in shards; and with the other kinds of layers."""
+    """A checkpoint whole, in bfloat16, in shards, quantised; and with the other kinds of layers."""
     save_model(model(), folder / "whole", form)
     save_model(model(torch.bfloat16), folder / "bfloat16", form)
     save_model(model(), folder / "shards", form, max_shard_bytes=SHARD)
     if form == "griffin":
         save_model(model(config=EVERY), folder / "every", form)
+        save_model(model(), folder / "int8", form, quantize="int8", max_shard_bytes=SHARD)
+        save_model(model(torch.bfloat16), folder / "int4", form, quantize="int4")
     else:
         for name in ("gemma", "llama", "mamba"):
             small = replace(PRESETS[f"tiny-{name}"], vocab=24, layers=1)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ...checkpoints import detect, read_config, save_model
+from ...checkpoints import detect, read_config, save_model, saved_quantization
 from ...checkpoints.hub import memory_at_hand
 from ...errors import BackendUnavailable, CheckpointMismatch, ConfigError, GriffinError
 from ...inference import load
@@ -68,8 +68,11 @@ def verify(
     with random_checkpoint(name) if random else nullcontext(find(source, offline)) as where:
         if random:
             config, tokenizer = None, tokenizer or BUNDLED[STAND_IN]
-        if quantize is not None:
-            raise ConfigError("verify looks at the weights as they are; leave --quantize out")
+        if saved_quantization(where) is not None:
+            raise ConfigError(
+                f"{where} is quantised: verify holds weights against the equations, and these were "
+                "rounded on purpose; verify the checkpoint that it was made of"
+            )
         began, busy = time.perf_counter(), time.process_time()
         form, settled = detect(where), read_config(where, config)
         files = inventory.files_of(where, lambda done, total: progress("hashing", done, total))

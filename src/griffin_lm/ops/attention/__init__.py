@@ -14,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from ...shapes import Counts, Tokens
 from .. import native
 from ..backend import Backend, always, choose
+from . import band
 
 _LARGEST_BLOCK = 512  # queries at once: bounds the mask to 512 x (window + 512) per row
 _SMALLEST_BLOCK = 128
@@ -96,7 +97,20 @@ def _attend(
     return out.transpose(1, 2)
 
 
-FEW = 16  # queries at which reading the keys once for each is still the shortest way
+def _banded(
+    q: Tensor, k: Tensor, v: Tensor, ring_k: Tensor, ring_v: Tensor, read: Tensor, seen: Tensor
+) -> Tensor:
+    """For training: the ring in the order of time before the new keys, so each query sees a run."""
+    length, window = q.shape[1], ring_k.shape[1]
+    step = torch.arange(length, device=q.device)
+    slot = (read[:, None] + torch.arange(window, device=q.device)).remainder(window)
+    at = slot[..., None, None].expand(-1, -1, *k.shape[2:])
+    keys, values = torch.cat([ring_k.gather(1, at), k], 1), torch.cat([ring_v.gather(1, at), v], 1)
+    last = (window + step).expand(seen.shape)
+    # padding may have any position; a slot that was never written is not seen
+    return band.band_attention(
+        q, keys, values, last - torch.minimum(seen, read[:, None] + step), last
+    )
 
 
 def _native(
@@ -111,6 +125,8 @@ def _native(
 def _why_not_native(
     q: Tensor, k: Tensor, v: Tensor, ring_k: Tensor, ring_v: Tensor, read: Tensor, seen: Tensor
 ) -> str | None:
+    if _trains(q, k, v):
+        return None
     if torch.compiler.is_compiling():
         return "torch.compile makes its own"
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
@@ -120,13 +136,20 @@ def _why_not_native(
     return native.why_not(q, k, v, ring_k, ring_v)
 
 
-def _few_or_reference(*arguments: Tensor) -> Tensor:
-    """Many queries at once are a matrix product, which PyTorch's attention does better."""
-    return (_native if arguments[0].shape[1] <= FEW else _reference)(*arguments)
+def _trains(*arguments: Tensor) -> bool:
+    """Whether a gradient is wanted that the compiled library can give."""
+    q, k, v = arguments[:3]
+    wanted = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    return wanted and band.why_not(q, k, v) is None
+
+
+def _native_either(*arguments: Tensor) -> Tensor:
+    """Where a gradient is wanted, another way: blocks of products, which can go backward."""
+    return (_banded if _trains(*arguments) else _native)(*arguments)
 
 
 BACKENDS = (
-    Backend("native", _few_or_reference, _why_not_native),
+    Backend("native", _native_either, _why_not_native),
     Backend("reference", _reference, always),
 )
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .. import native
-from ..backend import Backend, always, choose
+from ..backend import Backend, always, choose, preferred
 
 
 def block_linear(
@@ -36,7 +36,8 @@ def _rows_of_outputs(w: Tensor) -> Tensor:
 
 def _native(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     rows = x.reshape(-1, x.shape[-1]).contiguous()
-    y = native.block_linear_bf16(rows, _rows_of_outputs(w), b.contiguous())
+    product = native.block_linear_bf16 if x.dtype == torch.bfloat16 else native.block_linear_fp32
+    y = product(rows, _rows_of_outputs(w), b.contiguous())
     return y.view(*x.shape[:-1], w.shape[0] * w.shape[2])
 
 
@@ -45,8 +46,10 @@ def _why_not_native(x: Tensor, w: Tensor, b: Tensor) -> str | None:
         return "torch.compile makes its own"
     if torch.is_grad_enabled() and (x.requires_grad or w.requires_grad):
         return "it has no gradient: use torch.no_grad()"
-    if not x.dtype == w.dtype == b.dtype == torch.bfloat16:
-        return f"it multiplies bfloat16, not {x.dtype} by {w.dtype}"
+    if not x.dtype == w.dtype == b.dtype or x.dtype not in (torch.bfloat16, torch.float32):
+        return f"it multiplies bfloat16 or float32 by its like, not {x.dtype} by {w.dtype}"
+    if x.dtype == torch.float32 and preferred() == "auto" and native.isa() == "portable":
+        return "PyTorch's own is faster without AVX2"
     return native.why_not(x, w, b)
 
 

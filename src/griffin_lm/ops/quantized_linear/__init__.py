@@ -10,11 +10,13 @@ from torch import Tensor
 
 from .. import native
 from ..backend import Backend, always, choose
+from .gradient import Dense, Run, frozen_product
 from .packing import (
     Int4Weight,
     Int8Weight,
     dequantize_int4,
     dequantize_int8,
+    packed_layout,
     quantize_int4,
     quantize_int8,
 )
@@ -26,6 +28,7 @@ __all__ = [
     "dequantize_int8",
     "linear_int4",
     "linear_int8",
+    "packed_layout",
     "quantize_int4",
     "quantize_int8",
 ]
@@ -35,8 +38,14 @@ def linear_int8(
     x: Float[Tensor, "*B K"], weight: Int8Weight, bias: Float[Tensor, " N"] | None = None
 ) -> Float[Tensor, "*B N"]:
     """(..., K) to (..., N), in x's dtype. No gradient reaches the weight."""
-    run = choose("int8 weights", INT8_BACKENDS, x, weight, bias)
-    return run(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], len(weight.scale))
+
+    y = _with_gradient(
+        lambda flat: choose("int8 weights", INT8_BACKENDS, flat, weight, bias)(flat, weight, bias),
+        lambda: dequantize_int8(weight),
+        x,
+        bias,
+    )
+    return y.view(*x.shape[:-1], len(weight.scale))
 
 
 def linear_int4(
@@ -46,8 +55,25 @@ def linear_int4(
     bias: Float[Tensor, " N"] | None = None,
 ) -> Float[Tensor, "*B N"]:
     """(..., K) to (..., N = rows), in x's dtype. No gradient reaches the weight."""
-    run = choose("int4 weights", INT4_BACKENDS, x, weight, bias)
-    return run(x.reshape(-1, x.shape[-1]), weight, rows, bias).view(*x.shape[:-1], rows)
+    columns = x.shape[-1]
+    y = _with_gradient(
+        lambda flat: choose("int4 weights", INT4_BACKENDS, flat, weight, bias)(
+            flat, weight, rows, bias
+        ),
+        lambda: dequantize_int4(weight, rows, columns),
+        x,
+        bias,
+    )
+    return y.view(*x.shape[:-1], rows)
+
+
+def _with_gradient(run: Run, dense: Dense, x: Tensor, bias: Tensor | None) -> Tensor:
+    """run of x as (M, K); where a gradient is wanted, any backend serves and it is exact."""
+    flat = x.reshape(-1, x.shape[-1])
+    wanted = x.requires_grad or (bias is not None and bias.requires_grad)
+    if torch.is_grad_enabled() and wanted and not torch.compiler.is_compiling():
+        return frozen_product(run, dense, flat, bias)
+    return run(flat)
 
 
 def _native_int8(x: Tensor, weight: Int8Weight, bias: Tensor | None) -> Tensor:

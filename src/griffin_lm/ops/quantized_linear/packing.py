@@ -3,18 +3,20 @@
 int8   one scale a row:  w[n, k] ~ scale[n] * q[n, k],  |q| <= 127
 int4   one scale for 32 neighbours of a row:  w ~ scale * (nibble - 8);  4.5 bits a weight with the
        scale in bf16. The scale may be negative: the side of the group's extreme gets the step
-       more (as in llama.cpp's Q4_0), and of some scales around it the best one is taken.
+       more (as in llama.cpp's Q4_0), and of many scales around it the best one is taken.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import BFloat16, Float, Float32, Int8, Int32, UInt8
 from torch import Tensor
 
 GROUP = 32  # weights of a row that share a scale
-SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, -1.15, -1.05, -0.95, -0.87)  # of int4 scales that are tried
+SHARES = tuple(sign * step / 20 for step in range(13, 26) for sign in (1, -1))  # tried for int4
 PANEL = 16  # rows that lie interleaved, so that one vector holds a column of them
+_PIECE = 1 << 18  # weights that are rounded together: few, so that they stay in a core's cache
 
 
 class Int8Weight(NamedTuple):
@@ -36,29 +38,62 @@ class Int4Weight(NamedTuple):
     scale: BFloat16[Tensor, "P G 16"]
 
 
+_Packed = TypeVar("_Packed", Int8Weight, Int4Weight)
+
+
 def quantize_int8(weight: Float[Tensor, "N K"]) -> Int8Weight:
     """Rows to nearest, ties to even; a row of zeros has the scale 0."""
-    wide = weight.float()
-    largest = wide.abs().amax(1)
-    inverse = torch.where(largest > 0, 127 / largest, 0)
-    q = (wide * inverse[:, None]).round_().to(torch.int8)
-    return Int8Weight(q, largest / 127, q.sum(1, dtype=torch.int32))
+    made = _empty(Int8Weight, packed_layout("int8", *weight.shape), weight.device)
+    for rows in _pieces(weight):
+        wide = weight[rows].float()
+        largest = wide.abs().amax(1)
+        inverse = torch.where(largest > 0, 127 / largest, 0)
+        made.q[rows] = (wide * inverse[:, None]).round_().to(torch.int8)
+        made.scale[rows] = largest / 127
+        made.sums[rows] = made.q[rows].sum(1, dtype=torch.int32)
+    return made
 
 
 def quantize_int4(weight: Float[Tensor, "N K"]) -> Int4Weight:
     """Groups to nearest; rows and columns that fill up panels and groups are zeros."""
-    rows, columns = weight.shape
-    wide = torch.zeros(-(-rows // PANEL) * PANEL, -(-columns // GROUP) * GROUP)
-    wide[:rows, :columns] = weight
-    groups = wide.view(len(wide), -1, GROUP)
-    scale = _best_scale(groups)
-    nibbles = (_steps(groups, scale) + 8).to(torch.uint8)
-    nibbles = nibbles.view(-1, PANEL, groups.shape[1], 2, 4, 4)  # P, i, g, half, r, j
-    packed = nibbles[:, :, :, 0] | (nibbles[:, :, :, 1] << 4)  # P, i, g, r, j
-    return Int4Weight(
-        packed.permute(0, 2, 3, 1, 4).contiguous(),
-        scale.view(-1, PANEL, groups.shape[1]).transpose(1, 2).contiguous(),
-    )
+    made = _empty(Int4Weight, packed_layout("int4", *weight.shape), weight.device)
+    for rows in _pieces(weight):
+        some = weight[rows]
+        count, columns = -(-some.shape[0] // PANEL) * PANEL, made.nibbles.shape[1] * GROUP
+        wide = torch.zeros(count, columns, device=weight.device)
+        wide[: some.shape[0], : some.shape[1]] = some
+        groups = wide.view(count, -1, GROUP)
+        scale = _best_scale(groups)
+        nibbles = (_steps(groups, scale) + 8).to(torch.uint8)
+        nibbles = nibbles.view(-1, PANEL, groups.shape[1], 2, 4, 4)  # P, i, g, half, r, j
+        packed = nibbles[:, :, :, 0] | (nibbles[:, :, :, 1] << 4)  # P, i, g, r, j
+        panels = slice(rows.start // PANEL, (rows.start + count) // PANEL)
+        made.nibbles[panels] = packed.permute(0, 2, 3, 1, 4)
+        made.scale[panels] = scale.view(-1, PANEL, groups.shape[1]).transpose(1, 2)
+    return made
+
+
+Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
+
+
+def packed_layout(kind: str, rows: int, columns: int) -> Layout:
+    """Shape and dtype of each tensor that a matrix (rows, columns) becomes as "int8" or "int4"."""
+    if kind == "int8":
+        parts: Layout = {"q": ((rows, columns), torch.int8)}
+        return parts | {"scale": ((rows,), torch.float32), "sums": ((rows,), torch.int32)}
+    panels, groups = -(-rows // PANEL), -(-columns // GROUP)
+    parts = {"nibbles": ((panels, groups, 4, PANEL, 4), torch.uint8)}
+    return parts | {"scale": ((panels, groups, PANEL), torch.bfloat16)}
+
+
+def _empty(made: type[_Packed], layout: Layout, device: torch.device) -> _Packed:
+    return made(**{name: torch.empty(s, dtype=d, device=device) for name, (s, d) in layout.items()})
+
+
+def _pieces(weight: Tensor) -> Iterator[slice]:
+    """Whole panels of rows, few enough that the copies in fp32 stay small."""
+    step = max(1, _PIECE // max(1, weight.shape[1]) // PANEL) * PANEL
+    return (slice(at, min(at + step, len(weight))) for at in range(0, len(weight), step))
 
 
 def _steps(groups: Float32[Tensor, "N G 32"], scale: Float[Tensor, "N G 1"]) -> Tensor:
@@ -68,15 +103,26 @@ def _steps(groups: Float32[Tensor, "N G 32"], scale: Float[Tensor, "N G 1"]) -> 
 
 
 def _best_scale(groups: Float32[Tensor, "N G 32"]) -> BFloat16[Tensor, "N G 1"]:
-    """Of some scales around the one that meets the extreme, that of the least squared error."""
+    """That of the least squared error: of some around the one that meets the extreme, then refined.
+
+    Refined: with the steps that a scale leads to, the best scale is <w, q> / <q, q>; twice.
+    """
     extreme = groups.gather(2, groups.abs().argmax(2, keepdim=True))
     best = (extreme / -8).bfloat16()
     least = torch.full_like(extreme, torch.inf)
-    for share in SHARES:
-        scale = (extreme / -8 * share).bfloat16()
+
+    def keep(scale: Tensor) -> None:
+        nonlocal best, least
         off = (_steps(groups, scale) * scale.float() - groups).square_().sum(2, keepdim=True)
         better = off < least
         best, least = torch.where(better, scale, best), torch.where(better, off, least)
+
+    for share in SHARES:
+        keep((extreme / -8 * share).bfloat16())
+    for _ in range(2):
+        q = _steps(groups, best)
+        fitted = (q * groups).sum(2, keepdim=True) / q.square().sum(2, keepdim=True)
+        keep(torch.where(fitted.isfinite(), fitted, 0).bfloat16())
     return best
 
 

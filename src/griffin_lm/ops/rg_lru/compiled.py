@@ -67,7 +67,9 @@ torch.library.register_autograd("griffin_lm::rg_lru", _gradient, setup_context=_
 
 
 def rg_lru(x: Tensor, r: Tensor, i: Tensor, rate: Tensor, starts: Tensor, h0: Tensor) -> Tensor:
-    """All states (B, T, R) in fp32."""
+    """All states (B, T, R) in fp32. Under autocast x is bf16 and its gates, with biases, fp32."""
+    if not x.dtype == r.dtype == i.dtype:
+        x, r, i = x.float(), r.float(), i.float()
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return torch.ops.griffin_lm.rg_lru(x, r, i, rate, starts, h0)
     return _forward(x, r, i, rate, starts, h0)  # the dispatcher costs more than a short call
@@ -76,8 +78,8 @@ def rg_lru(x: Tensor, r: Tensor, i: Tensor, rate: Tensor, starts: Tensor, h0: Te
 def why_not(
     x: Tensor, r: Tensor, i: Tensor, rate: Tensor, starts: Tensor, h0: Tensor
 ) -> str | None:
-    """One dtype for x and the gates, bf16 or fp32; the state in fp32; on the CPU."""
-    if x.dtype not in (torch.bfloat16, torch.float32) or not x.dtype == r.dtype == i.dtype:
+    """x and the gates in bf16 or fp32; the state in fp32; on the CPU."""
+    if not {x.dtype, r.dtype, i.dtype} <= {torch.bfloat16, torch.float32}:
         return f"it takes x and gates in bfloat16 or float32, not {x.dtype}, {r.dtype}, {i.dtype}"
     if rate.dtype != torch.float32 or h0.dtype != torch.float32:
         return f"it keeps the state in float32, not {h0.dtype}"

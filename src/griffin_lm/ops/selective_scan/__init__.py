@@ -28,4 +28,5 @@ def selective_scan(
     """
     if x.shape[1] == 0:
         return torch.empty_like(x), h0
-    return SelectiveScan.apply(x, delta, A, B, C, starts, h0)
+    with torch.autocast(x.device.type, enabled=False):  # its products stay in the dtype promised
+        return SelectiveScan.apply(x, delta, A, B, C, starts, h0)

@@ -33,6 +33,8 @@ class Examples:
         self._offsets = np.cumsum([0, *(len(each.ids) for each in kept)])
         self.malformed = 0
         """Lines that were left out."""
+        self.conversations = 0
+        """Rows that are turns."""
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -66,6 +68,18 @@ class Examples:
         """Rows without an answer among their first `length` targets: useless if cut there."""
         return [row for row in range(len(self)) if not self.counts(row, 1, length + 1).any()]
 
+    def without(self, rows: Iterable[int]) -> "Examples":
+        """The others, in their order. Raises DataError where none is left."""
+        gone = set(rows)
+        kept = [row for row in range(len(self)) if row not in gone]
+        made = Examples(
+            Example(self.read(row, 0, size).tolist(), self.counts(row, 0, size).tolist())
+            for row in kept
+            for size in (self.size(row),)
+        )
+        made.malformed, made.conversations = self.malformed, self.conversations
+        return made
+
     def _span(self, document: int, start: int, stop: int) -> slice:
         begin, end = int(self._offsets[document]), int(self._offsets[document + 1])
         return slice(min(begin + start, end), min(begin + stop, end))
@@ -97,6 +111,7 @@ def read_examples(
     sizes = [path.stat().st_size for path in paths]
     bad = BadLines(max_bad)
     examples: list[Example] = []
+    conversations = 0
     for place, path in enumerate(paths):
         if kind_of(path) != ".jsonl":
             raise DataError(f"{path}: rows come from .jsonl files; plain text is for pretraining")
@@ -111,11 +126,12 @@ def read_examples(
             try:
                 require_answer(row)
                 examples.append(encode_row(row, tokenizer, template))
+                conversations += bool(row.turns)
             except (DataError, InputError) as error:
                 bad.add(path, number, error)
         if len(examples) == known:
             first = f": {bad.messages[-1]}" if bad.messages else ""
             raise DataError(f"{path}: no row with an answer in it{first}")
     found = Examples(examples)
-    found.malformed = bad.count
+    found.malformed, found.conversations = bad.count, conversations
     return found

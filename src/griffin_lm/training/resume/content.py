@@ -75,25 +75,30 @@ def write(content: dict[str, Any], folder: Path) -> None:
 
     disk.DISK.write(folder / CONFIG, lambda path: write_json(path, described))
     disk.DISK.write(folder / "model.safetensors", fill)
-    disk.DISK.write(folder / REST, lambda path: _pickle({"others": others, "rest": rest}, path))
+    disk.DISK.write(folder / REST, lambda path: pickle({"others": others, "rest": rest}, path))
 
 
 def read(folder: Path) -> dict[str, Any]:
     """The inverse of write; verify the folder first. Raises CheckpointCorrupt."""
     config = OURS.read_config(read_json(folder / CONFIG), folder / CONFIG)
     source = CheckedWeights(folder, config)
-    path = folder / REST
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        rest, others = dict(saved["rest"]), dict(saved["others"])
-    except Exception as error:  # torch raises many kinds for a broken file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointCorrupt(
-            f"{path} cannot be read ({reason}); remove {folder} and use --resume auto"
-        ) from error
+    saved = unpickle(folder / REST, "rest", "others")
+    rest, others = dict(saved["rest"]), dict(saved["others"])
     # copies: the file's memory map would keep a pruned checkpoint's room on the disk
     model = {name: source.get(name).clone() for name in source.shapes} | others
     return rest | {"model": model, "config": config.to_dict()}
+
+
+def unpickle(path: Path, *keys: str) -> dict[str, Any]:
+    """The inverse of pickle, for a dict with these keys. Raises CheckpointCorrupt."""
+    try:
+        saved = dict(torch.load(path, map_location="cpu", weights_only=True))
+        return saved | {key: saved[key] for key in keys}
+    except Exception as error:  # torch raises many kinds for a broken file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointCorrupt(
+            f"{path} cannot be read ({reason}); remove {path.parent} and use --resume auto"
+        ) from error
 
 
 def state_to_list(state: State) -> list[Tensor]:
@@ -136,7 +141,7 @@ def _short(value: Any) -> str:
     return str(value) if len(str(value)) <= 60 else f"{str(value)[:57]}..."
 
 
-def _pickle(value: Any, path: Path) -> None:
+def pickle(value: Any, path: Path) -> None:
     """torch.save, whose "unexpected pos" for a full disk becomes the OSError that it was."""
     with path.open("wb") as file:
         try:

@@ -16,16 +16,25 @@ VERSION = 1
 _AGAIN = "remove the folder; --resume auto goes on from the one before it"
 
 
-def describe(folder: Path, step: int, facts: JSON | None = None) -> bytes:
+def row(path: Path) -> JSON:
+    """A file's line in the manifest: its size and its SHA-256. Raises OSError."""
+    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def describe(
+    folder: Path, step: int, facts: JSON | None = None, known: JSON | None = None
+) -> bytes:
     """The manifest of all files that stand in `folder` now. Raises OSError.
 
-    facts: more to keep in it, such as the number of processes.
+    facts: more to keep in it, such as the number of processes. known: name -> row, of files that
+    whoever wrote them has hashed; they need not be seen from here yet.
     """
-    files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    rows: JSON = dict(known or {})
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if name not in rows and path.is_file():
+            rows[name] = row(path)
+    files = dict(sorted(rows.items()))
     made: JSON = {"format": FORMAT, "version": VERSION, "step": step, "griffin_lm": __version__}
     made |= {**(facts or {}), "files": files}
     made["checksum"] = _checksum(made)

@@ -53,16 +53,23 @@ def begin(out: Path, step: int) -> Path:
     return aside
 
 
-def finish(out: Path, step: int, aside: Path, keep: int, facts: JSON | None = None) -> Path:
+def finish(
+    out: Path,
+    step: int,
+    aside: Path,
+    keep: int,
+    facts: JSON | None = None,
+    known: JSON | None = None,
+) -> Path:
     """What was written in `aside` becomes the checkpoint of that step. Raises OSError.
 
-    facts: see `describe`. Raises CheckpointCorrupt where the disk gives back other bytes than it
-    was given.
+    facts, known: see `describe`. Raises CheckpointCorrupt where the disk gives back other bytes
+    than it was given.
     """
     real = disk.DISK
     for path in sorted(aside.rglob("*"), reverse=True):  # what is in a folder before the folder
         real.fsync(path)
-    text = manifest.describe(aside, step, facts)
+    text = manifest.describe(aside, step, facts, known)
     real.write(aside / MANIFEST, lambda path: path.write_bytes(text))
     real.fsync(aside / MANIFEST)
     real.fsync(aside)

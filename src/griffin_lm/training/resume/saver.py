@@ -9,8 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import content, protocol
+from . import content, protocol, shards
 from .manifest import verify
+from .together import Together
 
 
 class Saver:
@@ -18,16 +19,25 @@ class Saver:
 
     keep: how many stay. background: write in a thread, of a copy. An error is raised by the next
     save(), check() or wait(); a process that ends without one of these prints it. Leaving a `with`
-    waits.
+    waits. together: the processes that save one run; all of them call save() and wait() at the
+    same steps, and all raise or none does.
     """
 
-    def __init__(self, out: Path, keep: int, background: bool = True) -> None:
-        self.out, self.keep, self.background = out, keep, background
+    def __init__(
+        self, out: Path, keep: int, background: bool = True, together: Together | None = None
+    ) -> None:
+        self.out, self.keep, self.background, self.together = out, keep, background, together
         self._thread: threading.Thread | None = None
         self._failed: list[BaseException] = []
         weakref.finalize(self, _report, self._failed)
-        with suppress(OSError):  # tried again before something is written
-            protocol.clean(out)
+        if together is None or together.rank == 0:
+            with suppress(OSError):  # tried again before something is written
+                protocol.clean(out)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the latest save has failed already."""
+        return bool(self._failed)
 
     def save(self, step: int, value: dict[str, Any]) -> None:
         """Saves what `Trainer.to_dict` gave as the checkpoint of that step.
@@ -39,7 +49,7 @@ class Saver:
         self.wait()
         copy = content.plain(value, copy=self.background)
         if not self.background:
-            protocol.commit(self.out, step, lambda at: content.write(copy, at), self.keep)
+            self._commit(step, copy)
             return
         # no daemon: Python waits for it before it ends
         self._thread = threading.Thread(target=self._write, args=(step, copy), name="griffin-save")
@@ -72,9 +82,15 @@ class Saver:
         elif self._thread is not None:  # that error goes first; ours is printed at the end
             self._thread.join()
 
+    def _commit(self, step: int, copy: dict[str, Any]) -> None:
+        if self.together is None:
+            protocol.commit(self.out, step, lambda at: content.write(copy, at), self.keep)
+        else:
+            self.together.commit(self.out, step, copy, self.keep)
+
     def _write(self, step: int, copy: dict[str, Any]) -> None:
         try:
-            protocol.commit(self.out, step, lambda at: content.write(copy, at), self.keep)
+            self._commit(step, copy)
         except BaseException as error:  # handed to whoever calls next
             self._failed.append(error)
 
@@ -90,10 +106,13 @@ def newest(out: Path, say: Callable[[str], None] = print) -> Path | None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint `out`/step-N, verified. Raises CheckpointError subclasses."""
+    """The content of a checkpoint `out`/step-N, verified, of however many processes it is.
+
+    Raises CheckpointError subclasses, and TrainingError where one process can't go on with it.
+    """
     _settle(path.parent)
     verify(path)
-    return content.read(path)
+    return shards.read(path) if shards.are_in(path) else content.read(path)
 
 
 _BUSY: weakref.WeakSet[Saver] = weakref.WeakSet()

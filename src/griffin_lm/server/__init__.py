@@ -1,0 +1,1 @@
+"""The server: OpenAI's interface and sessions, by FastAPI and uvicorn (the extra `serve`)."""

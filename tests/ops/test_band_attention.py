@@ -1,0 +1,128 @@
+"""Attention in training, held against the attention under a mask in float64, gradients too."""
+
+import pytest
+import torch
+
+from griffin_lm.ops import attention, native
+from griffin_lm.ops.attention import band, windowed_attention
+from tests.ops import gradients
+from tests.ops.instruction_sets import instruction_set as instruction_set
+
+pytestmark = pytest.mark.skipif(native.UNBUILT is not None, reason=str(native.UNBUILT))
+SHAPES = [  # batch, steps, heads, key heads, width, window
+    (1, 100, 8, 1, 12, 33),
+    (3, 63, 4, 1, 16, 500),
+    (2, 70, 6, 3, 5, 7),
+    (1, 1, 2, 1, 8, 4),
+    (2, 17, 4, 2, 64, 16),
+]
+
+
+def operands(batch, steps, heads, kv_heads, width, window):
+    torch.manual_seed(steps + heads + width)
+    read = torch.arange(batch) * (window // 2 + 1)
+
+    def random(*shape):
+        return torch.randn(batch, *shape, dtype=torch.float64)
+
+    q, k, v = random(steps, heads, width), *(random(steps, kv_heads, width) for _ in range(2))
+    rings = [random(window, kv_heads, width) for _ in range(2)]
+    position = read[:, None] + torch.arange(steps)
+    begun = steps // 3  # a new document in the last row
+    position[-1, begun:] = torch.arange(steps - begun)
+    return [q, k, v, *rings], read, position
+
+
+def outcome(tensors, read, position, dtype, kernels, reach=None):
+    """The attention, and its gradients at all five tensors."""
+    return gradients.outcome(
+        lambda *leaves: windowed_attention(*leaves, read, position, reach), tensors, dtype, kernels
+    )
+
+
+def assert_close(mine, exact):
+    for a, b in zip(mine, exact, strict=True):
+        assert a.isfinite().all()
+        assert (a.double() - b).abs().max() <= 1e-5 * b.abs().max().clamp(min=1)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_it_and_its_gradients_are_the_reference_in_float64(instruction_set, shape):
+    given = operands(*shape)
+    exact = outcome(*given, torch.float64, "reference")
+    assert_close(outcome(*given, torch.float32, "native"), exact)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bf16_is_computed_in_fp32_and_rounded_in_the_end(instruction_set, shape):
+    tensors, *where = operands(*shape)
+    narrow = [t.bfloat16() for t in tensors]
+    exact = outcome(narrow, *where, torch.float64, "reference")
+    for mine, theirs in zip(outcome(narrow, *where, torch.bfloat16, "native"), exact, strict=True):
+        assert mine.dtype == torch.bfloat16
+        assert (mine - theirs).abs().max() <= 2**-7 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("shape", SHAPES[:3])
+def test_blocks_of_any_size_come_to_the_same(monkeypatch, shape):
+    given = operands(*shape)
+    exact = outcome(*given, torch.float64, "reference")
+    for fewest in (1, 8, 128):
+        monkeypatch.setattr(band, "_BLOCKS", (fewest, fewest))
+        assert_close(outcome(*given, torch.float32, "native"), exact)
+
+
+def test_a_shorter_reach_hides_earlier_keys():
+    given = operands(3, 40, 4, 1, 16, 20)
+    reach = torch.tensor([0, 3, 100])
+    exact = outcome(*given, torch.float64, "reference", reach)
+    assert_close(outcome(*given, torch.float32, "native", reach), exact)
+
+
+def test_large_scores_and_slots_never_written_do_no_harm():
+    tensors, read, position = operands(2, 30, 4, 1, 16, 24)
+    tensors[0] *= 1000
+    tensors[3][0] = tensors[4][0] = 1e30  # row 0 has read nothing: its ring is not looked at
+    mine = outcome(tensors, read, position, torch.float32, "native")
+    exact = outcome(tensors, read, position, torch.float64, "reference")
+    # scores of some thousands are rounded to 2e-4 in float32, whoever computes them
+    assert (mine[0].double() - exact[0]).abs().max() < 2e-3
+    assert all(a.isfinite().all() for a in mine)
+
+
+def test_padding_with_any_position_stays_inside_the_memory():
+    tensors, read, position = operands(2, 9, 2, 1, 16, 6)
+    position[:, 5:] = 10**12
+    assert outcome(tensors, read, position, torch.float32, "native")[0].shape == (2, 9, 2, 16)
+
+
+def test_it_is_what_training_uses_in_bf16_too():
+    q, k, v = (torch.randn(1, 8, 1, 4, requires_grad=True) for _ in range(3))
+    assert band.why_not(q, k, v) is None
+    assert band.why_not(*(t.bfloat16() for t in (q, k, v))) is None
+    assert "float64" in str(band.why_not(*(t.double() for t in (q, k, v))))
+    ring = torch.zeros(1, 4, 1, 4)
+    y = windowed_attention(q, k, v, ring, ring, torch.zeros(1).long(), torch.arange(8)[None])
+    names: set[str] = set()
+    node = [y.grad_fn]
+    while node:
+        one = node.pop()
+        if one is not None:
+            names.add(type(one).__name__)
+            node += [following for following, _ in one.next_functions]
+    assert any("band_attention" in name for name in names)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")
+def test_compiled_it_is_the_same():
+    given = operands(2, 70, 4, 1, 16, 24)
+    eager = outcome(*given, torch.float32, "auto")
+    tensors, read, position = given
+    leaves = [t.float().requires_grad_() for t in tensors]
+    # the part within: jaxtyping's checks, which tests turn on, are not for torch.compile
+    y = torch.compile(attention._banded)(*leaves, read, position.clamp(max=24))
+    torch.manual_seed(0)
+    g = torch.randn(y.shape, dtype=torch.float64).float()
+    for a, b in zip([y, *torch.autograd.grad(y, leaves, g)], eager, strict=True):
+        torch.testing.assert_close(a, b)

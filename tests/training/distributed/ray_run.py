@@ -1,0 +1,32 @@
+"""Run as a program, DATA OUT RECIPE: the Ray Train run of docs/distributed.md with two workers."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+
+def train(settings: dict[str, Any]) -> None:
+    """What each worker does."""
+    from griffin_lm.training.config import load_recipe
+    from griffin_lm.training.pretraining import pretrain
+
+    recipe = load_recipe(Path(settings["recipe"]))
+    code = pretrain(recipe, Path(settings["data"]), Path(settings["out"]), resume=True)
+    assert code == 0, f"ended by signal {code - 128}; run again to go on"
+
+
+if __name__ == "__main__":
+    variables = {"PYTHONPATH": os.environ["PYTHONPATH"], "OMP_NUM_THREADS": "1"}
+    ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": variables})
+    data, out, recipe = sys.argv[1:]
+    TorchTrainer(
+        train,
+        train_loop_config={"data": data, "out": out, "recipe": recipe},
+        scaling_config=ScalingConfig(num_workers=2),
+        run_config=RunConfig(storage_path=f"{out}-ray"),
+    ).fit()
