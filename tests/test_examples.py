@@ -16,6 +16,7 @@ from tests.inference.vocabulary import SENTENCES, vocabulary
 FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
 LONGEST = 60  # lines
+RAY = Path(__file__).with_name("test_ray_examples.py")  # slow: it tests some of them
 LONGER = {"transformers_bugs.py": 190}  # a page's evidence (tests/test_from_transformers.py)
 
 
@@ -93,7 +94,7 @@ def test_an_example_is_short_tested_and_says_how_to_run_it(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert len(lines) <= LONGER.get(path.name, LONGEST)
     assert f"python examples/{path.name}" in path.read_text()
-    assert f'"{path.name}"' in Path(__file__).read_text()
+    assert any(f'"{path.name}"' in tests.read_text() for tests in (Path(__file__), RAY))
 
 
 def test_an_adapter_learns_its_rows_and_answers_when_loaded(example, checkpoint: Path) -> None:

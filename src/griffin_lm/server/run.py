@@ -32,6 +32,9 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=round(settings.drain),
                 timeout_keep_alive=30,
                 lifespan="on",
+                # what the tests run with, also where another package has brought uvloop along
+                loop="asyncio",
+                http="h11",
             )
         )
         self.service = service

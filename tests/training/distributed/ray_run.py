@@ -1,11 +1,9 @@
 """Run as a program, DATA OUT RECIPE: the Ray Train run of docs/distributed.md with two workers."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
@@ -21,8 +19,6 @@ def train(settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    variables = {"PYTHONPATH": os.environ["PYTHONPATH"], "OMP_NUM_THREADS": "1"}
-    ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": variables})
     data, out, recipe = sys.argv[1:]
     TorchTrainer(
         train,

@@ -1,9 +1,6 @@
 """Ray Train starts the processes and joins them; the run is the one of a single process."""
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +8,10 @@ import pytest
 from griffin_lm.training.config import load_recipe
 from griffin_lm.training.pretraining import pretrain
 from griffin_lm.training.resume import newest, shards
+from tests.ray_local import finished
 from tests.training.distributed.launch import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 RECIPE = """
 from dataclasses import replace
@@ -32,19 +30,12 @@ def losses(run: Path) -> list[float]:
 
 
 def test_two_workers_of_ray_train_go_where_one_process_goes(data: Path, tmp_path: Path):
-    pytest.importorskip("ray.train.torch")
+    pytest.importorskip("ray.train.torch", reason="needs the extra `ray`")
     for name, rows in (("many", "2"), ("one", "4")):
         (tmp_path / f"{name}.py").write_text(RECIPE.replace("ROWS", rows))
     words = [str(data), str(tmp_path / "many"), str(tmp_path / "many.py")]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.distributed.ray_run", *words],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    program = ROOT / "tests" / "training" / "distributed" / "ray_run.py"
+    finished(tmp_path / "log.txt", program, *words)
     path = newest(tmp_path / "many")
     assert path is not None and path.name == "step-4" and shards.are_in(path)
     pretrain(load_recipe(tmp_path / "one.py"), data, tmp_path / "one", False, "cpu")
