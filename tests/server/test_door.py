@@ -164,3 +164,14 @@ def test_metrics_say_what_was_done(live: Live) -> None:
     for reason in ("short", "new", "unmarked", "evicted"):
         assert f'griffin_prefix_cache_misses_total{{reason="{reason}"}}' in text
     assert 'griffin_http_requests_total{method="POST",route="/v1/completions",status="200"}' in text
+
+
+def test_the_delay_of_every_streamed_token_is_counted_and_of_no_other(another) -> None:
+    count = "griffin_token_delay_seconds_count"
+    body = {"prompt": "The wind", "max_tokens": 5, "temperature": 0}
+    with another() as live, live.http(None) as http:
+        http.post("/v1/completions", json=body).raise_for_status()
+        assert f"{count} 0.0" in http.get("/metrics").text
+        streamed = http.post("/v1/completions", json=body | {"stream": True}).text
+        pieces = sum('"finish_reason": null' in line for line in streamed.splitlines())
+        assert pieces > 1 and f"{count} {pieces}.0" in http.get("/metrics").text

@@ -12,7 +12,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import StreamingResponse
 
 from ..errors import Overloaded
-from ..inference.engine import Event, Failed, Finished, Job, Request
+from ..inference.engine import Event, Failed, Finished, Job, Piece, Request
 from .service import Service
 
 Chunks = AsyncGenerator[tuple[str | None, dict[str, Any]]]
@@ -32,14 +32,15 @@ class Running:
     def __init__(self, service: Service, requests: Sequence[Request]) -> None:
         self.service = service
         self.ends: dict[int, Finished] = {}
-        self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._events: asyncio.Queue[tuple[int, Event, float]] = asyncio.Queue()
         self._jobs: list[Job] = []
         loop = asyncio.get_running_loop()
         try:
             for index, request in enumerate(requests):
 
                 def tell(event: Event, index: int = index) -> None:
-                    loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
+                    came = (index, event, time.perf_counter())
+                    loop.call_soon_threadsafe(self._events.put_nowait, came)
 
                 self._jobs.append(service.engine.submit(request, tell))
         except Exception:
@@ -54,7 +55,8 @@ class Running:
     async def events(self, http: HttpRequest | None = None) -> AsyncGenerator[tuple[int, Event]]:
         """All events, until every request has ended. Raises what one failed with.
 
-        http: a client who waits for the end; gone, the requests are cancelled.
+        http: a client who waits for the end; gone, the requests are cancelled. None: events are
+        streamed; each is asked for once the one before it is written, so its delay is known here.
         """
         looked = time.monotonic()
         try:
@@ -63,16 +65,22 @@ class Running:
                     looked = time.monotonic()
                     if http is not None and await http.is_disconnected():
                         raise Cancelled
-                try:
-                    index, event = await asyncio.wait_for(self._events.get(), LOOK)
-                except TimeoutError:
-                    continue
+                if self._events.empty():
+                    try:
+                        came = await asyncio.wait_for(self._events.get(), LOOK)
+                    except TimeoutError:
+                        continue
+                else:
+                    came = self._events.get_nowait()
+                index, event, ready = came
                 if isinstance(event, Failed):
                     raise event.error
                 if isinstance(event, Finished):
                     self.ends[index] = event
                     self.service.metrics.finished(event)
                 yield index, event
+                if http is None and isinstance(event, Piece):
+                    self.service.metrics.delay.observe(time.perf_counter() - ready)
         finally:
             self.cancel()
 

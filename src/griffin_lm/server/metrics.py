@@ -9,6 +9,8 @@ from prometheus_client.registry import Collector
 from ..inference.engine import Engine, Finished
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+# milliseconds, finely around 3: so much the server may add to a token (docs/serving.md)
+DELAYS = tuple(ms / 1000 for ms in (0.25, 0.5, 1, 1.5, 2, 2.5, 3, 4, 6, 10, 25, 100, 1000))
 
 
 class Metrics:
@@ -33,6 +35,12 @@ class Metrics:
             "griffin_first_token_seconds",
             "From submission to the first token",
             buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.delay = Histogram(
+            "griffin_token_delay_seconds",
+            "From a streamed token being ready to its bytes being with the connection",
+            buckets=DELAYS,
             registry=self.registry,
         )
         self.ends = Counter(
