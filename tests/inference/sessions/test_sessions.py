@@ -224,3 +224,15 @@ def test_a_process_that_is_killed_leaves_what_it_had_said(tmp_path: Path) -> Non
     assert torch.equal(State.load(store.head("", "s"), model).read, torch.zeros(1).long())
     with store.lease("", "s"):  # the dead process's lease is gone
         assert len(store.marks("", "s")) <= 4
+
+
+def test_what_a_killed_process_left_half_written_goes_with_the_next_change(
+    sessions: Sessions,
+) -> None:
+    sessions.create("", "s")
+    place = sessions.store.place("", "s")
+    (place / ".head.safetensors.0a1b2c3d").write_bytes(b"half of a state")
+    assert sessions.info("", "s").tokens == 0
+    sessions.append("", "s", [TEXT])
+    assert not [each for each in os.listdir(place) if each.startswith(".")]
+    assert sessions.info("", "s").tokens == len(sessions.lm.encode(TEXT))

@@ -95,6 +95,7 @@ class Store:
                 raise SessionError(f"there is a {self.kind[:-1]} {name!r} already")
             if not new and not there:
                 raise SessionMissing(f"there is no {self.kind[:-1]} {name!r}")
+            _sweep(place)
             yield place
         finally:
             if not (place / HEAD).is_file():  # deleted, or never made
@@ -137,6 +138,13 @@ def link(source: Path, target: Path) -> None:
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise StateError(f"could not write {target}: {error.strerror}") from error
+
+
+def _sweep(place: Path) -> None:
+    """Removes what a process that was killed has left half-written; only within a lease."""
+    for each in os.listdir(place):
+        if each.startswith("."):
+            (place / each).unlink(missing_ok=True)
 
 
 def _locked(path: Path) -> int:
