@@ -101,14 +101,20 @@ def test_memory_and_counter_write_rows_that_add_up(run, tmp_path: Path) -> None:
     assert row["far"] == 1_000_000 and row["ratio"] > 0
 
 
-def test_serving_is_measured_in_rounds(tmp_path: Path) -> None:
-    from griffin_lm.bench import serving
+def test_serving_is_measured_in_rounds(run, tmp_path: Path) -> None:
+    sizes = ("--preset", "tiny-griffin", "--weights", "fp32", "--streams", 2, "--context", 9)
+    options = ("--tokens", 1, "--rounds", 2, "--threads", 1, "--out", tmp_path)
+    result = run("bench", "serve", "--only", "engine", *sizes, *options)
+    assert result.code == 0, result.err
+    assert "engine over the bare loop" in result.out
+    figures = json.loads((tmp_path / "serving.json").read_text())
+    assert figures["parts"].keys() == {"engine"}
+    by_name = {row["what"]: row for row in figures["rows"]}
+    assert by_name["decode, engine"]["fraction_of_bare"] > 0
+    assert all(len(row["rounds"]) == 2 for row in figures["rows"] if "rounds" in row)
+    assert "| state saved, ms |" in (tmp_path / "serving.md").read_text()
 
-    options = serving.Options(
-        preset="tiny-griffin", weights="fp32", streams=2, context=9, tokens=1, rounds=1
-    )
-    figures = serving.measure(options, lambda *_: None)
-    assert "of the bare loop" in serving.table(figures)
-    assert {"bare loop", "engine"} <= {
-        row["what"].removeprefix("decode, ") for row in figures["rows"]
-    }
+
+def test_an_unknown_part_of_serving_is_answered_with_those_there_are(run) -> None:
+    result = run("bench", "serve", "--only", "engine,speed")
+    assert result.code == 1 and "'speed'" in result.err and "parked" in result.err

@@ -48,7 +48,19 @@ def reliability(
     kills: Annotated[
         int, typer.Option(min=1, help="SIGKILLs of training runs in all; 1000 for the full count")
     ] = 50,
-    seed: Annotated[int, typer.Option(help="of the damage")] = 0,
+    clients: Annotated[
+        int, typer.Option(min=1, help="of a server at once; 200 for the full count")
+    ] = 50,
+    client_seconds: Annotated[
+        float, typer.Option(min=1, help="that they go on; 300 for the full count")
+    ] = 60.0,
+    streams: Annotated[
+        int, typer.Option(min=1, help="of another server at once; 1000 for the full count")
+    ] = 200,
+    restarts: Annotated[
+        int, typer.Option(min=1, help="SIGKILLs and SIGTERMs of a third server in all")
+    ] = 10,
+    seed: Annotated[int, typer.Option(help="of the damage, the kills, the clients")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
     failures: Annotated[
         Path, typer.Option(metavar="DIR", help="where failing inputs are kept")
@@ -59,11 +71,12 @@ def reliability(
     out: Out = None,
     json: common.JsonOut = None,
 ) -> None:
-    """Read damaged files of every kind (fuzz); kill training runs at random moments (kills).
+    """Damaged files (fuzz), training runs killed at random moments (kills), servers in use (serve).
 
     Nothing may crash, hang, grow or load half; no checkpoint may be lost, and a run that was killed
-    ends in the same bits. Exits 1 where one does. A failing input is written out with the one
-    command that repeats it.
+    ends in the same bits. Clients of a server who leave, read slowly or send nonsense change no
+    answer and keep no slot; sessions outlive its end. Exits 1 where a rule is broken. A failing
+    input is written out with the one command that repeats it.
     """
     from ..bench import reliability as studies
     from ..bench.machine import machine
@@ -75,7 +88,12 @@ def reliability(
         print("fails" if found else "passes")
         raise typer.Exit(1 if found else 0)
     options = studies.Options(
-        inputs=inputs, kills=kills, seed=seed, workers=workers, failures=failures
+        inputs=inputs,
+        kills=kills,
+        load=studies.Load(clients, client_seconds, streams, restarts),
+        seed=seed,
+        workers=workers,
+        failures=failures,
     )
     results: list[studies.Result] = []
     for study, parts in studies.chosen([name for name in what.split(",") if name]):

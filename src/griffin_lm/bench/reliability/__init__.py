@@ -2,6 +2,7 @@
 
 A study is a row of STUDIES: parts that --what can name, and a function that runs some of them.
 `fuzz`: damaged files of every kind that the package reads. `kills`: training runs that are killed.
+`serve`: servers among clients who leave, read slowly and send nonsense; servers that are killed.
 """
 
 import json
@@ -15,10 +16,12 @@ from typing import Any
 from ...errors import InputError
 from .fuzzing import Fuzzing, Progress
 from .kills import ARMS, Killed, kill, section
+from .load import PARTS, Load, run_part
+from .load import section as load_section
 from .readers import READERS
 from .report import fuzz_section, page
 
-__all__ = ["STUDIES", "Options", "Result", "Study", "chosen", "repeat", "write_page"]
+__all__ = ["STUDIES", "Load", "Options", "Result", "Study", "chosen", "repeat", "write_page"]
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,12 @@ class Options:
     """inputs: in all. seed: of the damage. workers: processes. failures: a folder to keep them.
 
     kills: of training runs, in all.
+    load: of servers.
     """
 
     inputs: int = 20_000
     kills: int = 50
+    load: Load = field(default_factory=Load)
     seed: int = 0
     workers: int = 1
     failures: Path | None = None
@@ -89,11 +94,17 @@ def _kills(parts: Sequence[str], options: Options, progress: Progress) -> Result
     return Result(rows, section({"rows": rows}), failures)
 
 
+def _serve(parts: Sequence[str], options: Options, progress: Progress) -> Result:
+    rows = [run_part(name, options.load, options.seed, progress) for name in parts]
+    return Result(rows, load_section(rows), sum(len(row["failures"]) for row in rows))
+
+
 STUDIES: Mapping[str, Study] = {
     study.name: study
     for study in (
         Study("fuzz", tuple(READERS), _fuzz),
         Study("kills", tuple(ARMS), _kills, "kills"),
+        Study("serve", PARTS, _serve, "of a part"),
     )
 }
 
