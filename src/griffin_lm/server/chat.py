@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from ..errors import InputError
 from ..inference.engine import Finished, Piece, Request
-from ..text import Turn, encode_turns
 from .bridge import Chunks, Running, prefilled, sse
-from .protocol import ChatRequest, InputItem, Message
+from .messages import prompt_of
+from .protocol import ChatRequest
 from .service import Service
 from .tokens import chat_logprobs, finish_reason, usage
 
@@ -29,10 +30,10 @@ def router(service: Service) -> APIRouter:
         service.check_model(body.model)
         if body.top_logprobs is not None and not body.logprobs:
             raise InputError("top_logprobs wants logprobs=true")
-        turns = turns_of(body.messages)
-        ids = encode_turns(service.lm.tokenizer, service.template, turns)
+        ids, marks = await run_in_threadpool(prompt_of, service, body.messages)
         request = Request(
-            ids=service.check_prompt(ids),
+            ids=ids,
+            marks=marks,
             options=service.row_options(
                 body,
                 body.max_completion_tokens or body.max_tokens,
@@ -114,31 +115,3 @@ class Answer:
             scores = chat_logprobs(self.service.lm.tokenizer, piece.tokens)
         choice = {"index": index, "delta": delta, "logprobs": scores, "finish_reason": reason}
         return self._head("chat.completion.chunk") | {"choices": [choice]}
-
-
-def turns_of(
-    messages: Sequence[Message | InputItem], system: str = "", *, must_ask: bool = True
-) -> list[Turn]:
-    """The turns of a conversation; system texts stand at the head of the next user turn."""
-    turns: list[Turn] = []
-    head = [system] if system else []
-    for message in messages:
-        text = text_of(message)
-        if message.role in ("system", "developer"):
-            head.append(text)
-        elif message.role == "user":
-            turns.append(Turn(role="user", text="\n\n".join([*head, text])))
-            head = []
-        else:
-            turns.append(Turn(role="model", text=text))
-    if head:
-        turns.append(Turn(role="user", text="\n\n".join(head)))
-    if must_ask and not turns:
-        raise InputError("there is nothing to answer: send a message of the user")
-    return turns
-
-
-def text_of(message: Message | InputItem) -> str:
-    """The text of a message."""
-    content = message.content
-    return content if isinstance(content, str) else "".join(part.text for part in content)

@@ -57,7 +57,9 @@ def add_handlers(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
+        # where a field may be of several kinds there is an error for each: the one that fits
+        # furthest is what was meant
+        first = max(error.errors(), key=lambda each: len(each["loc"]))
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         message = f"{where}: {first['msg']}" if where else str(first["msg"])
         return JSONResponse(_body(message, "invalid_request_error", where or None), 400)

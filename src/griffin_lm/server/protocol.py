@@ -61,12 +61,18 @@ class CompletionRequest(Sampling):
     suffix: None = None
 
 
+class Breakpoint(Body):
+    """The end of a beginning that prompts share: the cache keeps the state there."""
+
+    mode: Literal["explicit"]
+
+
 class Part(BaseModel):
     """A part of a message; only text can be read."""
 
     type: Literal["text", "input_text", "output_text"]
     text: Text
-    prompt_cache_breakpoint: Any = None  # the cache keeps its own: see docs/serving.md
+    prompt_cache_breakpoint: Breakpoint | None = None
     annotations: Any = None
     logprobs: Any = None
 

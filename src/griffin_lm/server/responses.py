@@ -26,7 +26,7 @@ from ..models.state_file import read_note
 from ..text import encode_turns
 from ..text.chat import encode_parts
 from .bridge import Chunks, Running, sse
-from .chat import turns_of
+from .messages import prompt_of, turns_of
 from .protocol import InputItem, ResponsesRequest
 from .service import Service
 
@@ -43,23 +43,20 @@ def router(service: Service) -> APIRouter:
         """Answers the input, after an earlier response if one is named."""
         service.check_model(body.model)
         owner: str = http.state.owner
-        before: State | None = None
-        tail: list[int] = []
-        if body.previous_response_id is not None:
-            before, tail = await run_in_threadpool(kept.load, owner, body.previous_response_id)
-        messages = body.input
+        messages, system = body.input, body.instructions or ""
         if isinstance(messages, str):
             messages = [InputItem(role="user", content=messages)]
-        turns = turns_of(messages, body.instructions or "")
-        ids = tail + encode_turns(
-            service.lm.tokenizer,
-            service.template,
-            turns,
-            bos=before is None,
-            continues=before is not None,
-        )
+        before, marks = None, list[int]()
+        if body.previous_response_id is not None:
+            before, tail = await run_in_threadpool(kept.load, owner, body.previous_response_id)
+            turns, tokenizer = turns_of(messages, system), service.lm.tokenizer
+            ids = encode_turns(tokenizer, service.template, turns, bos=False, continues=True)
+            ids = service.check_prompt(tail + ids)
+        else:
+            ids, marks = await run_in_threadpool(prompt_of, service, messages, system)
         request = Request(
-            ids=service.check_prompt(ids),
+            ids=ids,
+            marks=marks,
             state=before,
             options=_options(service, body),
             owner=owner,

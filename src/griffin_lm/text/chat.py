@@ -205,6 +205,7 @@ def encode_turns(
     bos: bool = True,
     open_model: bool = True,
     continues: bool = False,
+    close: bool = True,
 ) -> list[int]:
     """Returns the ids of a conversation, ready for the model's turn where `open_model`.
 
@@ -220,11 +221,13 @@ def encode_turns(
         bos: begin with BOS where the vocabulary has one.
         open_model: end with the opening of a model turn.
         continues: the ids follow earlier ones (no dummy prefix).
+        close: the last turn is over; else the ids end with its text.
 
     """
     ids = tokenizer.encode("", bos)
-    for turn in turns:
+    for number, turn in enumerate(turns, 1):
         before, text, after = template.wrap(turn)
+        after = after if close or number < len(turns) else ""
         parts = [*tokenizer.split_markers(before), text, *tokenizer.split_markers(after)]
         ids += encode_parts(tokenizer, parts, bos=False, continues=continues)
         continues = True

@@ -17,10 +17,12 @@ def state_tensors(state: State) -> list[torch.Tensor]:
     return [tensor for layer in state.layers for tensor in layer] + [state.read, state.position]
 
 
-def serve(engine: Engine, ids: list[int], owner: str = "", **more) -> Finished:
+def serve(
+    engine: Engine, ids: list[int], owner: str = "", marks: tuple[int, ...] = (), **more
+) -> Finished:
     ends: list[Finished] = []
     options = RowOptions(max_new_tokens=0, **more)
-    request = Request(ids=ids, options=options, owner=owner, keep_state=True)
+    request = Request(ids=ids, options=options, owner=owner, marks=marks, keep_state=True)
     engine.submit(request, lambda event: ends.append(event))
     engine.run_until_idle()
     return ends[-1]
@@ -58,6 +60,27 @@ def test_the_same_beginning_with_another_end_is_found(engine: Engine) -> None:
     again = serve(engine, [*stem, 30, 31, 32])
     assert again.cached_tokens == 24  # three chunks of eight
     assert serve(engine, [*stem, 20, 21]).cached_tokens == 24
+
+
+def test_a_mark_that_was_asked_for_is_found_exactly_by_who_asks_again(engine: Engine) -> None:
+    stem, cold = ids_of(61), Engine(engine.lm, slots=2, chunk=8)
+    tails = [ids_of(60, seed)[1:] for seed in (5, 6)]
+    first = serve(engine, [*stem, *tails[0]], marks=(21, 61))
+    assert first.cached_tokens == 0 and first.written_tokens > 61
+    again = serve(engine, [*stem, *tails[1]], marks=(21, 61))
+    assert again.cached_tokens == 61
+    assert serve(engine, [*stem[:30], 9, 9, 9], marks=(21,)).cached_tokens == 24
+    # other pauses are another path, and what it finds was read with the same
+    assert serve(engine, [*stem, *tails[1]]).cached_tokens < 21
+    read = serve(cold, [*stem, *tails[1]], marks=(21, 61))
+    assert again.state is not None and read.state is not None
+    assert all(map(torch.equal, state_tensors(again.state), state_tensors(read.state)))
+
+
+def test_marks_outside_a_prompt_are_none(engine: Engine) -> None:
+    ids = ids_of(12)
+    first, again = (serve(engine, ids, marks=(0, 12, 40)) for _ in range(2))
+    assert (first.written_tokens, again.cached_tokens) == (8, 8)
 
 
 def test_every_miss_has_a_reason(engine: Engine) -> None:

@@ -9,17 +9,19 @@ an answer (docs/decisions/0014).
 from collections.abc import Collection, Sequence
 
 
-def canonical_cuts(ids: Sequence[int], chunk: int, markers: Collection[int]) -> list[int]:
+def canonical_cuts(
+    ids: Sequence[int], chunk: int, markers: Collection[int], asked: Collection[int] = ()
+) -> list[int]:
     """Numbers of tokens, ascending, after which the reading of a prompt pauses, whatever follows.
 
-    At every `chunk` tokens, and before every marker that opens a turn. The last token is never
-    read ahead, so none exceeds len(ids) - 1.
+    At every `chunk` tokens, before every marker that opens a turn, and where it is `asked` for.
+    The last token is never read ahead, so none exceeds len(ids) - 1.
     """
     most = len(ids) - 1
-    cuts = set(range(chunk, most + 1, chunk))
+    cuts = {*range(chunk, most + 1, chunk), *asked}
     if markers:
         cuts |= {at for at, token in enumerate(ids) if token in markers and at}
-    return sorted(cut for cut in cuts if cut <= most)
+    return sorted(cut for cut in cuts if 0 < cut <= most)
 
 
 def all_cuts(canonical: Sequence[int], length: int) -> list[int]:

@@ -70,8 +70,14 @@ class PrefixCache:
         """Marks."""
         return len(self._marked)
 
-    def visit(self, owner: str, ids: Sequence[int], cuts: Sequence[int]) -> Visit:
-        """Looks a prompt up, by its canonical cuts, and says where marks should be left."""
+    def visit(
+        self, owner: str, ids: Sequence[int], cuts: Sequence[int], marks: Sequence[int] = ()
+    ) -> Visit:
+        """Looks a prompt up, by its canonical cuts, and says where marks should be left.
+
+        marks: those of the cuts at which one was asked for. Paths that pause elsewhere are others
+        in the tree, so what is found was read with the same pauses.
+        """
         node = self._roots.setdefault(owner, _Node(None, b""))
         nodes: dict[int, _Node] = {}
         found, state, known, begin, was_marked = 0, None, 0, 0, False
@@ -101,7 +107,7 @@ class PrefixCache:
             self.hits += 1
             self.found_tokens += found
         self._prune(nodes)
-        return Visit(self, nodes, found, state, miss, self._wanted(cuts, found, known))
+        return Visit(self, nodes, found, state, miss, self._wanted(cuts, found, known, marks))
 
     def keep(self, node: _Node, state: State) -> bool:
         """Leaves a mark at a node."""
@@ -118,12 +124,14 @@ class PrefixCache:
         self._marked[node] = None
         return True
 
-    def _wanted(self, cuts: Sequence[int], found: int, known: int) -> frozenset[int]:
-        """The last cuts, where prompts branch, and some in between."""
+    def _wanted(
+        self, cuts: Sequence[int], found: int, known: int, marks: Sequence[int]
+    ) -> frozenset[int]:
+        """The last cuts, where prompts branch, some in between, and those asked for."""
         if not self.budget:
             return frozenset()
         stride = max(1, -(-len(cuts) // SPREAD))
-        wanted = {*cuts[-LAST:], *cuts[stride - 1 :: stride]}
+        wanted = {*cuts[-LAST:], *cuts[stride - 1 :: stride], *set(marks).intersection(cuts)}
         if known:
             wanted.add(known)  # where this prompt leaves an earlier one
         return frozenset(cut for cut in wanted if cut > found)

@@ -54,6 +54,8 @@ class Request:
     owner         whose it is: the queue is fair among owners, and their caches are apart
     keep_state    the end brings the state after the request, as `Output.state`
     use_cache     the prefix cache may be read and filled; only without a `state`
+    marks         numbers of `ids` after which the prefix cache keeps the state, besides the places
+                  that it chooses; only without a `state`. Whoever asks for the same is given it
     score_prompt  the end brings the log-probability of each of `ids` (the cache is not read then)
     seconds       from submission, after which it ends where it is
     """
@@ -64,6 +66,7 @@ class Request:
     owner: str = ""
     keep_state: bool = False
     use_cache: bool = True
+    marks: Sequence[int] = ()
     score_prompt: bool = False
     seconds: float | None = None
 

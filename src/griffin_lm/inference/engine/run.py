@@ -44,11 +44,13 @@ class Run:
         state.pending = None
         self.state: State | None = state.to(lm.model.embed.weight.device)
         self.fed = self.cached = self.written = 0
-        canonical = canonical_cuts(self.ids, chunk, opening_markers(lm) if start is None else ())
+        new = start is None
+        markers, marks = (opening_markers(lm), request.marks) if new else ((), ())
+        canonical = canonical_cuts(self.ids, chunk, markers, marks)
         self.cuts = all_cuts(canonical, len(self.ids))
         self._visit: Visit | None = None
-        if cache is not None and start is None and request.use_cache and not request.score_prompt:
-            self._visit = visit = cache.visit(request.owner, self.ids, canonical)
+        if cache is not None and new and request.use_cache and not request.score_prompt:
+            self._visit = visit = cache.visit(request.owner, self.ids, canonical, marks)
             if visit.state is not None:
                 self.state, self.fed, self.cached = visit.state, visit.found, visit.found
             visit.state = None
