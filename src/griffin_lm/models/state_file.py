@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError, StateError
@@ -19,6 +18,7 @@ from ..mixers.base import capacity
 from ..shapes import JSON
 from .growth import unequal
 from .state import State
+from .state_bytes import file_parts, raw
 
 if TYPE_CHECKING:
     from .griffin import Griffin
@@ -59,9 +59,9 @@ def save_state(state: State, path: str | PathLike[str], note: Note | None = None
         header["note"] = dict(note)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        data = save(tensors, metadata={"griffin": json.dumps(header)})
         with open(aside, "xb") as file:
-            file.write(data)
+            for part in file_parts(tensors, {"griffin": json.dumps(header)}):
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
@@ -191,8 +191,7 @@ def _check_counts(path: Path, state: State, model: "Griffin") -> None:
 
 
 def _crc32(tensor: Tensor) -> int:
-    flat = tensor.reshape(-1)
-    return zlib.crc32(flat.view(torch.uint8).numpy().data) if flat.numel() else 0
+    return zlib.crc32(raw(tensor))
 
 
 def _tensor(
