@@ -39,11 +39,10 @@ def test_a_quantile_is_the_first_edge_with_so_much_below() -> None:
     assert delay.at_most(counts, 0.995) == INF
 
 
-def test_memory_counts_from_where_it_has_settled() -> None:
-    samples = [(0, 90), (40, 95), (50, 100), (500, 101), (1000, 102)]
-    assert reading.spread(samples, 1000) == (100, 101, 102)
+def test_the_spread_of_memory_is_least_median_and_most() -> None:
+    assert reading.spread([101, 100, 99, 104, 101]) == (99, 101, 104)
     with pytest.raises(GriffinError, match="read more"):
-        reading.spread(samples[:2], 1000)
+        reading.spread([100])
 
 
 def test_no_two_parked_sessions_have_read_the_same() -> None:

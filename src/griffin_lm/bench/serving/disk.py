@@ -10,6 +10,9 @@ from ...inference.engine import Engine, Request, RowOptions
 from ...models import State
 from ..cpu.ours import state_at
 
+RAW = "raw write and fsync"
+RENAMED = "raw write, fsync, rename and fsync of the folder"
+
 
 class Disk:
     """A session on disk that has read so many tokens; and as many bytes that are none."""

@@ -20,7 +20,7 @@ from ...text.cuts import CutRule
 from ...text.stream import LeadingSpace
 from ...text.tokenizer import Tokenizer
 from ..cpu.ours import random_model, shape, state_at
-from .disk import Disk, first_token
+from .disk import RAW, RENAMED, Disk, first_token
 
 RESUMED = 1_000_000  # tokens that the session that is taken up again has read
 FRESH = 16  # tokens of the prompt it is compared with
@@ -116,8 +116,8 @@ def _rounds(
             ("fresh prompt", lambda: first_token(lm, list(range(FRESH)), None)),
             ("resumed session", disk.first_token),
             ("state save", disk.save),
-            ("raw write and fsync", disk.raw),
-            ("raw write, fsync, rename and fsync of the folder", disk.raw_renamed),
+            (RAW, disk.raw),
+            (RENAMED, disk.raw_renamed),
             ("state load", disk.load),
         ):
             seconds.setdefault(name, []).append(run())
