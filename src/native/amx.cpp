@@ -1,6 +1,7 @@
 // AMX (Sapphire Rapids and later): tiles of 16 rows of w by up to 16 rows of x, also for one row.
 #include <initializer_list>
 
+#include "avx2.h"
 #include "griffin.h"
 #include "x86.h"
 
@@ -51,6 +52,8 @@ inline void put(const int32_t* tile, Index count, Index width, float* out, Index
     _mm512_mask_storeu_ps(out + i * ld, mask, finish(column, m + i, n, mask));
   }
 }
+
+constexpr Index kFew = 1;  // rows of x for which tiles are slower than vectors
 
 struct Source {
   const char* at;
@@ -160,6 +163,7 @@ void dense(const DenseProblem& p, const Block& b) {
 }
 
 void int8(const Int8Problem& p, const Block& b) {
+  if (p.m <= kFew) return avx512()->int8(p, b);  // sums are exact: the bits are the same
   products((const char*)p.w, p.k, (const char*)p.packed, b.m0, b.m1, b.n0, b.n1, b.out, b.ld,
            MultiplyInt8{}, FinishInt8{p});
 }
@@ -183,7 +187,8 @@ bool permitted() {
 const Kernels* amx() {
   // fp32 by AVX2: whoever has these has bf16
   static const Kernels kernels{"amx", dense,   avx2()->wide,        int8,   int4, quantize,
-                               true, nullptr, avx2()->spread_wide, nullptr};
+                               true, nullptr, avx2()->spread_wide, nullptr,
+                               &avx2_kernels::kOneQuery};
   static const bool can = avx512() && permitted();
   return can ? &kernels : nullptr;
 }

@@ -125,4 +125,15 @@ EXPORT void griffin_ring_attention(const void* q, const void* k, const void* v, 
     if (h0 < h1) attend(p, AttentionTask{b, t0, t1, h0, h1});
   });
 }
+
+// ring (B, N, K D), each row's first count[b] of the `steps` new entries put into their slots; rows
+// of `bytes` each; at most N steps. read (B): tokens before this call.
+EXPORT void griffin_write_ring(void* ring, const void* fresh, const int64_t* read,
+                               const int64_t* count, Index batch, Index steps, Index slots,
+                               Index bytes) {
+  for (Index b = 0; b < batch; ++b)
+    for (Index t = 0; t < std::min(steps, Index(count[b])); ++t)
+      std::memcpy(static_cast<char*>(ring) + (b * slots + (read[b] + t) % slots) * bytes,
+                  static_cast<const char*>(fresh) + (b * steps + t) * bytes, size_t(bytes));
+}
 }

@@ -10,6 +10,7 @@
 
 #include "avx2.h"
 #include "recurrence.h"
+#include "select.h"
 
 namespace griffin {
 #if GRIFFIN_X86
@@ -155,6 +156,44 @@ struct Attention {
     }
   }
 
+  // What serves a single query better, or null.
+  const OneQuery* one_query() const {
+    const bool can = sizeof(Real) == 2 && task.t1 - task.t0 == 1 && p.width == width;
+    return can ? selected().one_query : nullptr;
+  }
+
+  // body(from, to, rows of the ring or of this call) for every block of keys or values.
+  template <class Body>
+  void each_block(const void* ring, const void* fresh, const Body& body) const {
+    const bf16* rows[kKeys];
+    const bf16* next = nullptr;
+    // a row follows the one before, but where the ring ends and where this call's own begin
+    Index slot = lo % p.slots;
+    for (Index from = lo; from < hi; from += kKeys) {
+      const Index to = std::min(from + kKeys, hi);
+      for (Index j = from; j < to; ++j, ++slot, next += p.kv_heads * p.width) {
+        if (slot == p.slots) slot = 0, next = nullptr;
+        if (!next || j == p.read[task.b]) next = reinterpret_cast<const bf16*>(row(ring, fresh, j));
+        rows[j - from] = next;
+      }
+      body(from, to, rows);
+    }
+  }
+
+  void score(const OneQuery& one) {
+    each_block(p.ring_k, p.k, [&](Index from, Index to, const bf16* const* keys) {
+      one.scores(keys, to - from, memory.queries.data(), rows, width,
+                 memory.scores.data() + (from - lo), room);
+    });
+  }
+
+  void add(const OneQuery& one) {
+    each_block(p.ring_v, p.v, [&](Index from, Index to, const bf16* const* values) {
+      one.add(values, to - from, memory.scores.data() + (from - lo), room, rows, width,
+              memory.sums.data());
+    });
+  }
+
   void score() {
     float* wide = block();
     for (Index from = lo; from < hi; from += kKeys) {
@@ -218,14 +257,17 @@ struct Attention {
   }
 
   void run() {
+    const OneQuery* one = one_query();
     spread_queries();
-    score();
+    if (one) score(*one);
+    else score();
     for (Index r = 0; r < rows; ++r) {
       const Index t = task.t0 + r / heads, begin = first(t);
       memory.totals[size_t(r)] = exponentials(memory.scores.data() + r * room + (begin - lo),
                                               p.read[task.b] + t + 1 - begin);
     }
-    add();
+    if (one) add(*one);
+    else add();
     for (Index r = 0; r < rows; ++r) {
       const Index t = task.t0 + r / heads, h = task.h0 + r % heads;
       Real* out = static_cast<Real*>(p.out) + ((task.b * p.steps + t) * p.heads + h) * p.width;

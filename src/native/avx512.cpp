@@ -1,4 +1,5 @@
 // AVX-512 with BF16 and VNNI (Zen 4, Cooper Lake).
+#include "avx2.h"
 #include "griffin.h"
 #include "x86.h"
 
@@ -41,6 +42,9 @@ inline void int8_tile(const Int8Problem& p, Index m, Index n, float* out, Index 
     __m512i q[Rows];
     for (int r = 0; r < Rows; ++r)
       q[r] = _mm512_xor_si512(_mm512_loadu_si512(p.q + (m + r) * p.kp + k), flip);
+    if (Rows == 1 && Columns == 4)
+      for (int c = 0; c < 4; ++c)
+        _mm_prefetch((const char*)p.w + n * p.k + 4 * k + kAhead + 64 * c, _MM_HINT_T0);
     for (int c = 0; c < Columns; ++c) {
       const __m512i w = _mm512_maskz_loadu_epi8(mask, p.w + (n + c) * p.k + k);
       for (int r = 0; r < Rows; ++r) sums[r][c] = _mm512_dpbusd_epi32(sums[r][c], q[r], w);
@@ -91,7 +95,8 @@ GRIFFIN_END
 const Kernels* avx512() {
   // fp32 by AVX2: whoever has these has bf16
   static const Kernels kernels{"avx512", dense,   avx2()->wide,        int8,   int4, quantize,
-                               false, nullptr, avx2()->spread_wide, nullptr};
+                               false, nullptr, avx2()->spread_wide, nullptr,
+                               &avx2_kernels::kOneQuery};
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                  __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16")

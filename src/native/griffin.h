@@ -101,6 +101,15 @@ struct Spread {
   Index group_of(Index m) const { return m <= few ? few_group : group; }
 };
 
+// Attention of one query, straight from bf16 keys and values (rows of `width`, a multiple of 16).
+// queries: `rows` heads as avx2_tile.h spreads them; scores and shares: (rows, room) fp32.
+struct OneQuery {
+  void (*scores)(const bf16* const* keys, Index count, const float* queries, Index rows,
+                 Index width, float* out, Index room);  // writes up to 7 more than `count`
+  void (*add)(const bf16* const* values, Index count, const float* shares, Index room, Index rows,
+              Index width, float* sums);
+};
+
 // What one instruction set offers.
 struct Kernels {
   const char* name;
@@ -112,6 +121,7 @@ struct Kernels {
   void (*quantize)(const float* x, Index k, Index kp, int8_t* q, float* scale);
   bool packs;  // dense and int8 want `packed`
   const Spread *spread_dense, *spread_wide, *spread_int8;  // null: x is read as it lies
+  const OneQuery* one_query;  // null: as many queries are
 };
 
 const Kernels* portable();

@@ -1,6 +1,8 @@
 // int4 with VNNI: also what AMX machines use for a few rows. Included where AVX-512 is on.
 #pragma once
 
+constexpr Index kAhead = 8192;  // bytes; measured: 1 024 and 16 384 are slower
+
 static inline int32_t four(const int8_t* q) {
   int32_t word;
   std::memcpy(&word, q, 4);
@@ -19,6 +21,8 @@ static inline void int4_panel(const Int4Problem& p, Index m0, Index n, float* ou
   for (int r = 0; r < Rows; ++r) total[r] = _mm512_setzero_ps();
   for (Index g = 0; g < groups; ++g, w += kPanel * kGroup / 2) {
     __m512i v[8];
+    if (Rows == 1)  // w comes from memory, and the hardware's prefetcher ends at each page
+      for (int i = 0; i < 4; ++i) _mm_prefetch((const char*)w + kAhead + 64 * i, _MM_HINT_T0);
     for (int i = 0; i < 4; ++i) {
       const __m512i both = _mm512_loadu_si512(w + 64 * i);
       v[i] = _mm512_and_si512(both, low);

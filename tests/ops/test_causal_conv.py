@@ -47,6 +47,10 @@ def test_the_inputs_kept_are_the_last_valid_ones_of_each_row():
     x = torch.arange(5).expand(3, 5)[..., None].float()
     kept = last_inputs(x, past, torch.tensor([0, 1, 5]))[..., 0]
     assert kept.tolist() == [[-3, -2, -1], [-2, -1, 0], [2, 3, 4]]
+    for length in (1, 2, 3, 5):
+        some = x[:, :length]
+        full = torch.full((3,), length)
+        assert torch.equal(last_inputs(some, past, None), last_inputs(some, past, full))
 
 
 @compiled

@@ -124,3 +124,31 @@ def test_the_number_of_threads_changes_no_bit(instruction_set):
         assert all(
             torch.equal(mine, theirs) for mine, theirs in zip(results[0], other, strict=True)
         )
+
+
+@pytest.mark.parametrize("width", (32, 256))
+def test_one_query_in_bf16_does_not_meet_keys_that_it_does_not_see(instruction_set, width):
+    q, k, v, ring_k, ring_v, _, _ = operands(1, 4, 1, width, 25, torch.bfloat16)
+    read, position = torch.tensor([60, 61, 62]), torch.tensor([[9], [0], [24]])
+    clean = [ring.clone() for ring in (ring_k, ring_v)]
+    for row in range(3):
+        seen = {int(read[row] - 1 - step) % 25 for step in range(int(position[row]))}
+        for slot in set(range(25)) - seen:
+            ring_k[row, slot], ring_v[row, slot] = float("nan"), float("inf")
+    with prefer("native"), torch.no_grad():
+        mine = windowed_attention(q, k, v, ring_k, ring_v, read, position)
+        assert torch.equal(mine, windowed_attention(q, k, v, *clean, read, position))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_writing_a_ring_in_place_is_the_reference_to_the_bit(dtype):
+    ring, new = torch.randn(3, 7, 2, 5).to(dtype), torch.randn(3, 4, 2, 5).to(dtype)
+    read, count = torch.tensor([0, 5, 20]), torch.tensor([4, 3, 0])
+    arguments, results = (new, read, count, True), []
+    for kernels in ("native", "reference"):
+        mine = ring.clone()
+        with prefer(kernels), torch.no_grad():
+            assert write_ring(mine, *arguments) is mine
+        results.append(mine)
+    assert torch.equal(*results) and not torch.equal(results[0], ring)
+    assert torch.equal(results[0], write_ring(ring, new, read, count))

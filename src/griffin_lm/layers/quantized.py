@@ -117,10 +117,11 @@ class QuantizedMatrix(nn.Module):
         return found.to(self.dtype).view(*index.shape, self.shape[1])
 
     def _int8(self) -> Int8Weight:
-        return Int8Weight(*(self.get_buffer(name) for name in Int8Weight._fields))
+        # not get_buffer: it walks over names, and a decode step asks two hundred times
+        return Int8Weight(self._buffers["q"], self._buffers["scale"], self._buffers["sums"])  # pyright: ignore[reportArgumentType]
 
     def _int4(self) -> Int4Weight:
-        return Int4Weight(*(self.get_buffer(name) for name in Int4Weight._fields))
+        return Int4Weight(self._buffers["nibbles"], self._buffers["scale"])  # pyright: ignore[reportArgumentType]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QuantizedMatrix":
         """model.to(dtype) changes what it computes in, never what it stores."""

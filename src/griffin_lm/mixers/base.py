@@ -30,6 +30,7 @@ class Span(NamedTuple):
     reach     a shorter window of local attention for this call, per row, or None
     donate    the incoming state's memory may be reused
     slots     how many slots a growing cache needs after this call; None: count them
+    whole     all T tokens of every row are valid; False: some may not be
     """
 
     starts: Flags
@@ -39,6 +40,7 @@ class Span(NamedTuple):
     reach: Counts | None = None
     donate: bool = False
     slots: int | None = None
+    whole: bool = False
 
     def ends(self) -> Counts:
         """The position after each row's last valid token; 0 in rows without one."""
@@ -73,8 +75,11 @@ def capacity(layer: MixerState) -> int | None:
     return layer[0].shape[1] if getattr(layer, "grows", False) else None
 
 
-def last_valid(x: Tensor, count: Counts, before: Tensor) -> Tensor:
+def last_valid(x: Tensor, span: Span, before: Tensor) -> Tensor:
     """x at each row's last valid token, (B, ...); `before` (to the bit) where a row has none."""
+    if span.whole:  # copied where x is longer, so that a state doesn't keep all of it
+        return x[:, -1] if x.shape[1] == 1 else x[:, -1].clone()
+    count = span.counts
     at = (count - 1).clamp(min=0).view(-1, *[1] * (x.dim() - 1))
     last = x.gather(1, at.expand(-1, 1, *x.shape[2:])).squeeze(1)
     none = (count == 0).view(-1, *[1] * (x.dim() - 2))

@@ -108,7 +108,7 @@ class RecurrentBlock(Mixer):
         y, hs = self._cell(mixed, span.starts, state.h)
         out = self.linear_out(gated(self.linear_y(x), y, "gelu"))
         after = RecurrentState(
-            h=last_valid(hs, span.counts, state.h),
-            conv=last_inputs(u, past, span.counts).to(state.conv.dtype),
+            h=last_valid(hs, span, state.h),
+            conv=last_inputs(u, past, None if span.whole else span.counts).to(state.conv.dtype),
         )
         return out, after

@@ -135,5 +135,7 @@ class S6Mixer(KeepsWide, Mixer):
         starts = span.starts & here
         y, h = selective_scan(wide, delta, A, B.to(dtype), C.to(dtype), starts, state.h)
         y = (y + self.D.to(dtype) * wide) * silu(z.to(dtype))
-        after = S6State(h, last_inputs(inputs, past, span.counts).to(state.conv.dtype))
+        after = S6State(
+            h, last_inputs(inputs, past, None if span.whole else span.counts).to(state.conv.dtype)
+        )
         return self.linear_out(y.to(x.dtype)), after

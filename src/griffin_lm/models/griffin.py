@@ -154,12 +154,22 @@ class Griffin(nn.Module):
             tokens = torch.cat([state.pending.clamp(min=0)[:, None], tokens], dim=1)
             starts = torch.cat([torch.zeros_like(waits), starts], dim=1)
             valid = torch.cat([waits, valid], dim=1)
+        # on a GPU looking at the flags would stop the queue
+        if valid is not None and tokens.device.type == "cpu" and not torch.compiler.is_compiling():
+            valid = None if bool(valid.all()) else valid
         if logits == "last" and tokens.shape[1] == 0:
             raise InputError('logits="last" of no tokens: give at least one, or logits=None')
         ordered = order(tokens, starts, valid, state.position, state.due)
         slots = slots_needed(state, ordered.next_position, tokens.shape[1])
         span = Span(
-            ordered.starts, ordered.position, ordered.counts, state.read, window, donate, slots
+            ordered.starts,
+            ordered.position,
+            ordered.counts,
+            state.read,
+            window,
+            donate,
+            slots,
+            whole=valid is None,
         )
         x = self.embed(ordered.tokens)
         layers = list(state.layers)
@@ -180,8 +190,9 @@ class Griffin(nn.Module):
         if logits == "last":
             at = (ordered.counts - 1).clamp(min=0)[:, None, None].expand(-1, 1, x.shape[2])
             last = x = x.gather(1, at)[:, 0]
-        elif ordered.rank is not None:
-            x = x.gather(1, ordered.rank[..., None].expand_as(x))
+        else:
+            if ordered.rank is not None:
+                x = x.gather(1, ordered.rank[..., None].expand_as(x))
             x = x[:, 1:] if fed else x
         if logits is not None:
             x = last = self.final_norm(x)

@@ -162,13 +162,39 @@ def write_ring(
     in_place: bool = False,
 ) -> Float[Tensor, "B N K D"]:
     """The ring after each row read the first `count` of the T `new` entries, `read` before them."""
-    slots, length = ring.shape[1], new.shape[1]
-    inner = ring.shape[2:]
-    if in_place and length <= slots:
-        step = torch.arange(length, device=ring.device)
-        where = (read[:, None] + step).remainder(slots)[..., None, None].expand(-1, -1, *inner)
-        counts = (step < count[:, None])[..., None, None]
-        return ring.scatter_(1, where, torch.where(counts, new, ring.gather(1, where)))
+    slots = ring.shape[1]
+    if in_place and new.shape[1] <= slots:
+        arguments = (ring, new, read, count)
+        return choose("writing a ring", RING_BACKENDS, *arguments)(*arguments)
     source = newest_in_slots(read + count, slots) - read[:, None]
-    fresh = new.gather(1, source.clamp(min=0)[..., None, None].expand(-1, -1, *inner))
+    fresh = new.gather(1, source.clamp(min=0)[..., None, None].expand(-1, -1, *ring.shape[2:]))
     return torch.where((source >= 0)[..., None, None], fresh, ring)
+
+
+def _write_reference(ring: Tensor, new: Tensor, read: Tensor, count: Tensor) -> Tensor:
+    step = torch.arange(new.shape[1], device=ring.device)
+    where = (read[:, None] + step).remainder(ring.shape[1])[..., None, None]
+    where = where.expand(-1, -1, *ring.shape[2:])
+    counts = (step < count[:, None])[..., None, None]
+    return ring.scatter_(1, where, torch.where(counts, new, ring.gather(1, where)))
+
+
+def _write_native(ring: Tensor, new: Tensor, read: Tensor, count: Tensor) -> Tensor:
+    return native.write_ring(ring, new.contiguous(), read.contiguous(), count.contiguous())
+
+
+def _why_not_written(ring: Tensor, new: Tensor, read: Tensor, count: Tensor) -> str | None:
+    if torch.compiler.is_compiling():
+        return "torch.compile makes its own"
+    if torch.is_grad_enabled() and (ring.requires_grad or new.requires_grad):
+        return "it has no gradient: use torch.no_grad()"
+    if not ring.is_contiguous():
+        return "the ring is not contiguous"
+    return native.why_not(ring, new, read, count)
+
+
+# A decode step writes one slot of each ring: one call in place of seven.
+RING_BACKENDS = (
+    Backend("native", _write_native, _why_not_written),
+    Backend("reference", _write_reference, always),
+)

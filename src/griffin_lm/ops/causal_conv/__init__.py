@@ -86,9 +86,15 @@ BACKENDS = (
 
 
 def last_inputs(
-    x: Float[Tensor, "B T R"], past: Float[Tensor, "B P R"], count: Counts
+    x: Float[Tensor, "B T R"], past: Float[Tensor, "B P R"], count: Counts | None
 ) -> Float[Tensor, "B P R"]:
-    """The C - 1 inputs before the next token, where each row has read `count` of x's T tokens."""
+    """The C - 1 inputs before the next token, where each row has read `count` of x's T tokens.
+
+    None: all T.
+    """
+    if count is None:
+        length, kept = x.shape[1], past.shape[1]
+        return torch.cat([past[:, min(length, kept) :], x[:, max(0, length - kept) :]], dim=1)
     inputs = torch.cat([past, x], dim=1)
     kept = count[:, None] + torch.arange(past.shape[1], device=x.device)
     return inputs.gather(1, kept[..., None].expand(-1, -1, x.shape[2]))

@@ -3,7 +3,15 @@
 The functions check nothing but what would crash: dtype, device, contiguity are the caller's.
 """
 
-from .along_time import conv, conv_backward, rg_lru, rg_lru_backward, ring_attention, scan
+from .along_time import (
+    conv,
+    conv_backward,
+    rg_lru,
+    rg_lru_backward,
+    ring_attention,
+    scan,
+    write_ring,
+)
 from .library import UNBUILT, isa, shares_threads, use, use_own_threads, why_not
 from .products import (
     block_linear_bf16,
@@ -49,4 +57,5 @@ __all__ = [
     "use",
     "use_own_threads",
     "why_not",
+    "write_ring",
 ]

@@ -58,6 +58,16 @@ def ring_attention(
     return out
 
 
+def write_ring(ring: Tensor, new: Tensor, read: Tensor, count: Tensor) -> Tensor:
+    """As ops.attention.write_ring in place; of any dtype, contiguous, T at most N."""
+    batch, steps = new.shape[:2]
+    library.griffin_write_ring(
+        *(at(ring), at(new), at(read), at(count)),
+        *(batch, steps, ring.shape[1], ring[0, 0].nbytes),
+    )
+    return ring
+
+
 def conv(x: Tensor, past: Tensor, w: Tensor, b: Tensor, position: Tensor) -> Tensor:
     """As ops.causal_conv: x (B, T, R), past (B, C-1, R), w (C, R), b (R), all bf16 or all fp32."""
     out = torch.empty_like(x)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import BackendUnavailable
 
-_VERSION = 9  # of the functions' arguments; src/native/select.cpp says the same
+_VERSION = 10  # of the functions' arguments; src/native/select.cpp says the same
 _POINTER, _INT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _REAL = ctypes.c_float
 _SIGNATURES: dict[str, list[Any]] = {
@@ -26,6 +26,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "griffin_linear_int8": [_POINTER] * 5 + [_INT, _POINTER, _INT] + [_SIZE] * 3 + [_INT],
     "griffin_linear_int4": [_POINTER] * 4 + [_INT, _POINTER, _INT] + [_SIZE] * 3 + [_INT],
     "griffin_ring_attention": [_POINTER] * 5 + [_INT] + [_POINTER] * 3 + [_SIZE] * 6 + [_INT],
+    "griffin_write_ring": [_POINTER] * 4 + [_SIZE] * 4,
     "griffin_gate": [_POINTER, _INT] * 2 + [_POINTER, _INT, _SIZE, _INT],
     "griffin_gate_backward": [_POINTER, _INT] * 2 + [_POINTER] * 3 + [_INT, _SIZE, _INT],
     "griffin_norm": [_POINTER, _INT] * 2 + [_POINTER] * 2 + [_SIZE] * 2 + [_REAL, _INT, _INT],
