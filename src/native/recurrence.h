@@ -5,7 +5,8 @@
 
 namespace griffin {
 
-constexpr Index kChannels = 128;  // of a task: 512 bytes a step keep the prefetcher busy
+constexpr Index kChannels = 1280;  // of a task at most: what it keeps of them fits the first cache
+constexpr Index kFewChannels = 128;  // at least: shorter runs, each on a page of its own, are slow
 
 // h_t = a_t h_{t-1} + x_t, all (B, T, R) fp32, h0 (B, R); where a_t = 0 nothing of h_{t-1} is left.
 // reverse: from the last step to the first. Rows and channels of a task: row b, [r0, r1).
@@ -55,10 +56,14 @@ struct AttentionTask {
 // Every row and every run of channels is a task of its own: body(b, r0, r1).
 template <class F>
 void for_channels(Index batch, Index width, int threads, const F& body) {
-  const Index parts = (width + kChannels - 1) / kChannels;
+  // rows may be tasks enough; otherwise a row is cut, into multiples of 64
+  const Index cuts = batch < threads ? (threads + batch - 1) / batch : 1;
+  Index each = ((width + cuts - 1) / cuts + 63) / 64 * 64;
+  each = each < kFewChannels ? kFewChannels : each > kChannels ? kChannels : each;
+  const Index parts = (width + each - 1) / each;
   for_each(batch * parts, threads, [&](Index task) {
-    const Index r0 = task % parts * kChannels;
-    body(task / parts, r0, r0 + kChannels < width ? r0 + kChannels : width);
+    const Index r0 = task % parts * each;
+    body(task / parts, r0, r0 + each < width ? r0 + each : width);
   });
 }
 
