@@ -52,10 +52,11 @@ def test_no_two_parked_sessions_have_read_the_same() -> None:
 
 def test_a_part_that_is_not_measured_again_stays(tmp_path: Path) -> None:
     options = study.Options()
-    first = study.figures({"delay": [DELAY], "reading": [READING]}, options, "griffin one", {})
+    first = study.figures({"reading": [READING], "delay": [DELAY]}, options, "griffin one", {})
     (tmp_path / "serving.json").write_text(json.dumps(first))
     before = study.earlier(tmp_path / "serving.json")
     second = study.figures({"delay": [DELAY | {"tokens": 7}]}, options, "griffin two", before)
+    assert list(second["parts"]) == ["delay", "reading"]
     assert [(row["part"], row["tokens"]) for row in second["rows"]] == [
         ("delay", 7),
         ("reading", 1000),

@@ -46,7 +46,7 @@ def test_told_to_stop_it_finishes_what_is_under_way(fledgling: LanguageModel) ->
 def test_killed_and_stopped_under_load_every_session_stands_where_it_was_said_to() -> None:
     found = restarts(4, seed=1, progress=lambda *_: None)
     assert not found.failures
-    assert (found.kills, found.stops) == (2, 2) and found.appended >= 4
+    assert (found.kills, found.stops) == (2, 2) and found.appended > 0
     assert found.compared == 5 * found.sessions
 
 

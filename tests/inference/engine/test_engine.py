@@ -130,7 +130,7 @@ def test_a_long_prompt_does_not_hold_up_the_others(engine: Engine) -> None:
 
 
 def test_owners_take_turns_and_a_full_queue_refuses(lm: LanguageModel) -> None:
-    engine = Engine(lm, slots=1, queue=4)
+    engine = Engine(lm, slots=1, queue=3)
     order: list[str] = []
     for owner in "aaab":
         request = Request(ids=[1, 5], options=RowOptions(max_new_tokens=1), owner=owner)
@@ -143,6 +143,20 @@ def test_owners_take_turns_and_a_full_queue_refuses(lm: LanguageModel) -> None:
     engine.run_until_idle()
     assert order == ["a", "b", "a", "a"]
     assert engine.counters.refused == 1
+
+
+def test_a_burst_is_taken_as_far_as_slots_are_free(lm: LanguageModel) -> None:
+    engine = Engine(lm, slots=3, queue=2)
+    heard = [ask(engine, "The wind")[1] for _ in range(5)]
+    with pytest.raises(Overloaded):
+        ask(engine, "one too many")
+    engine.step()
+    assert (engine.running, engine.waiting) == (3, 2)
+    with pytest.raises(Overloaded):
+        ask(engine, "one too many")
+    engine.run_until_idle()
+    assert engine.counters.refused == 2
+    assert all(isinstance(each.events[-1], Finished) for each in heard)
 
 
 def test_a_deadline_ends_a_request_with_what_it_has(engine: Engine) -> None:

@@ -80,9 +80,10 @@ def figures(
     }
     kept: list[Any] = [row for row in before.get("rows", []) if row["part"] not in measured]
     new = [{"part": part, **row} for part, rows in measured.items() for row in rows]
+    of = {**before.get("parts", {}), **{part: made for part in measured}}
     order = list(PARTS)
     return {
         "machine": made["machine"],
-        "parts": {**before.get("parts", {}), **{part: made for part in measured}},
+        "parts": {part: of[part] for part in order if part in of},
         "rows": sorted([*kept, *new], key=lambda row: order.index(row["part"])),
     }

@@ -82,7 +82,8 @@ class Engine:
                 self.counters.refused += 1
                 raise Overloaded("the server is closing; try another, or later")
             try:
-                self._queue.add(job)
+                # what comes between two steps is not yet in the slots that are free for it
+                self._queue.add(job, free=max(0, self.slots - self.running))
             except Overloaded:
                 self.counters.refused += 1
                 raise

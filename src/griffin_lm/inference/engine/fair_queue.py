@@ -20,9 +20,12 @@ class FairQueue:
     def __len__(self) -> int:
         return self._length
 
-    def add(self, job: Job) -> None:
-        """Lets a job wait. Raises `Overloaded` where as many wait as may."""
-        if self._length >= self.limit:
+    def add(self, job: Job, free: int = 0) -> None:
+        """Lets a job wait. Raises `Overloaded` where as many wait as may.
+
+        free: places for which nobody has to wait; so many more are taken.
+        """
+        if self._length >= self.limit + free:
             raise Overloaded(f"{self._length} requests are waiting, which is the limit; try later")
         self._lines.setdefault(job.request.owner, deque()).append(job)
         self._length += 1
