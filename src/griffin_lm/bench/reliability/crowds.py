@@ -5,7 +5,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -127,8 +127,9 @@ def watched(
         while not over.wait(0.25):
             samples.append(process.memory)
             if found is not None:
-                now = int(process.figures()["griffin_running"])
-                found.most_at_once = max(found.most_at_once, now)
+                with suppress(OSError):  # too busy to say: then the next look tells
+                    now = int(process.figures()["griffin_running"])
+                    found.most_at_once = max(found.most_at_once, now)
             elif seconds:
                 progress(round(min(time.monotonic() - began, seconds)), round(seconds))
 
