@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib
+import os
 import struct
 import time
 from pathlib import Path
@@ -28,7 +29,11 @@ def library() -> Any:
 
 
 class Contender:
-    """A model from a GGUF file of this shape; a context for every length that is asked for."""
+    """A model from a GGUF file of this shape; a context for every length that is asked for.
+
+    GRIFFIN_LLAMA_PLAIN=1 keeps it from weights in layouts of its own (repacked, AMX): release 0.3.36
+    of the bindings ends with an illegal instruction on some machines with AMX.
+    """
 
     def __init__(self, threads: int, path: str, shape: Shape) -> None:
         self._lib, self._threads, self._shape = library(), threads, shape
@@ -37,6 +42,8 @@ class Contender:
         self._lib.llama_backend_init()
         self._size = Path(path).stat().st_size
         parameters = self._lib.llama_model_default_params()
+        self._plain = os.environ.get("GRIFFIN_LLAMA_PLAIN") == "1"
+        parameters.use_extra_bufts = not self._plain
         self._model = self._lib.llama_model_load_from_file(path.encode(), parameters)
         if not self._model:
             raise GriffinError(f"llama.cpp can't load {path}: remove it, and it is written again")
@@ -50,6 +57,7 @@ class Contender:
         bits = 8 * self._size / count  # the head has the type of all matrices
         return {
             "parameters": count,
+            "kernels": "plain" if self._plain else "all",
             "weights_bytes": self._size,
             "bits_per_weight": bits,
             "head_bits": bits,
