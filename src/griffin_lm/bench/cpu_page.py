@@ -33,10 +33,10 @@ weights of RecurrentGemma-2B's shape, but for perplexity and where fledgling is 
 no Griffin: it runs a random Gemma of as many parameters, width, depth and head. Every contender is
 measured in every round, and the limit (reading memory, copying it, multiplying matrices, with as
 many threads) before and after it. Rows are medians over rounds that other processes did not
-disturb. On machines with AMX llama.cpp's own layouts of weights in 8 and 4 bits ended its process at
-prompts: prefill and 32k are measured without them (`GRIFFIN_LLAMA_PLAIN=1`), the empty context
-with them. Where there are none but disturbed ones, "busy" stands beside the figure, with the share of
-all cores that others took: such a figure says little.
+disturb. On machines with AMX llama.cpp's own layouts of weights in 8 and 4 bits ended its process
+at prompts: prefill and 32k are measured without them (`GRIFFIN_LLAMA_PLAIN=1`), the empty context
+with them. Where there are none but disturbed rounds, "busy" stands beside the figure, with the
+share of all cores that others took: such a figure says little.
 """
 
 

@@ -31,8 +31,8 @@ def library() -> Any:
 class Contender:
     """A model from a GGUF file of this shape; a context for every length that is asked for.
 
-    GRIFFIN_LLAMA_PLAIN=1 keeps it from weights in layouts of its own (repacked, AMX): release 0.3.36
-    of the bindings ends with an illegal instruction on some machines with AMX.
+    GRIFFIN_LLAMA_PLAIN=1 keeps it from weights in layouts of its own (repacked, AMX): release
+    0.3.36 of the bindings ends with an illegal instruction on some machines with AMX.
     """
 
     def __init__(self, threads: int, path: str, shape: Shape) -> None:
