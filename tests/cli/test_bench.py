@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from griffin_lm.bench import full_size
-from griffin_lm.bench.reliability import READERS
+from griffin_lm.bench.reliability import READERS, Result, write_page
+from griffin_lm.errors import DataError
 from tests.bench import planted
 
 linux = pytest.mark.skipif(
@@ -37,13 +38,26 @@ def test_a_sound_reader_gives_a_table_a_page_and_figures(run, tmp_path: Path) ->
     assert result.code == 0, result.err
     assert "| config | 40 |" in result.out
     figures = json.loads(json_file.read_text())
-    assert figures == json.loads((tmp_path / "reliability.json").read_text())
+    written = json.loads((tmp_path / "reliability.json").read_text())["studies"]
+    assert written["fuzz"]["rows"] == figures["rows"]
     [row] = figures["rows"]
     assert (row["what"], row["reader"], row["inputs"]) == ("fuzz", "config", 40)
     assert row["failures"] == [] and row["refused"] + row["loaded"] == 40
     assert figures["machine"]["PyTorch"]
     page = (tmp_path / "reliability.md").read_text()
     assert "| config | 40 |" in page and "griffin bench reliability --what config" in page
+
+
+def test_a_page_keeps_the_studies_that_are_not_run_again(tmp_path: Path) -> None:
+    for name, failures in (("serve", 1), ("fuzz", 0), ("serve", 2)):
+        result = Result([{"what": name}], f"## {name} {failures}\n", failures)
+        write_page(tmp_path, {name: result}, f"the command of {name}", {"cores": failures})
+    page = (tmp_path / "reliability.md").read_text()
+    assert page.index("## fuzz 0") < page.index("the command of fuzz") < page.index("## serve 2")
+    assert "serve 1" not in page and "Machine: cores 2." in page
+    (tmp_path / "reliability.json").write_text("{}")
+    with pytest.raises(DataError, match="not what --out writes"):
+        write_page(tmp_path, {}, "", {})
 
 
 @linux

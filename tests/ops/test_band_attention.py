@@ -60,7 +60,8 @@ def test_bf16_is_computed_in_fp32_and_rounded_in_the_end(instruction_set, shape)
     exact = outcome(narrow, *where, torch.float64, "reference")
     for mine, theirs in zip(outcome(narrow, *where, torch.bfloat16, "native"), exact, strict=True):
         assert mine.dtype == torch.bfloat16
-        assert (mine - theirs).abs().max() <= 2**-7 * theirs.abs().max()
+        # where nothing depends on an input its exact gradient is 0, or what float64 leaves of it
+        assert (mine - theirs).abs().max() <= 2**-7 * theirs.abs().max() + 1e-12
 
 
 @pytest.mark.parametrize("shape", SHAPES[:3])

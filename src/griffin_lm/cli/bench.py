@@ -95,19 +95,18 @@ def reliability(
         workers=workers,
         failures=failures,
     )
-    results: list[studies.Result] = []
+    results: dict[str, studies.Result] = {}
     for study, parts in studies.chosen([name for name in what.split(",") if name]):
         with common.Meter(study.name, study.unit) as meter:
-            results.append(study.run(parts, options, meter))
-    for result in results:
+            results[study.name] = study.run(parts, options, meter)
+    for result in results.values():
         print("\n".join([result.section, *result.notes]))
-    rows = [row for result in results for row in result.rows]
-    failed = sum(result.failures for result in results)
+    rows = [row for result in results.values() for row in result.rows]
+    failed = sum(result.failures for result in results.values())
     command = common.as_typed()
-    figures = {"machine": machine(), "command": command, "rows": rows}
-    common.write_json(json, figures)
+    common.write_json(json, {"machine": machine(), "command": command, "rows": rows})
     if out is not None:
-        studies.write_page(out, [result.section for result in results], command, figures)
+        studies.write_page(out, results, command, machine())
     if failed:
         print(f"{failed} failures; inputs that failed are in {failures}", file=sys.stderr)
         raise typer.Exit(1)

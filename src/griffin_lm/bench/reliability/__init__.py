@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
+from ...errors import DataError, InputError
 from .fuzzing import Fuzzing, Progress
 from .kills import ARMS, Killed, kill, section
 from .load import PARTS, Load, run_part
@@ -127,12 +127,26 @@ def chosen(names: Sequence[str]) -> list[tuple[Study, tuple[str, ...]]]:
     return found
 
 
-def write_page(out: Path, sections: Sequence[str], command: str, figures: dict[str, Any]) -> None:
-    """reliability.md and reliability.json into a folder."""
+def write_page(
+    out: Path, results: Mapping[str, Result], command: str, machine: Mapping[str, Any]
+) -> None:
+    """reliability.md and reliability.json into a folder; studies that were not run now stay there.
+
+    Raises DataError where the figures that are there already can't be read.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    text = page(sections, command, date.today().isoformat(), figures["machine"])
-    (out / "reliability.md").write_text(text, encoding="utf-8")
-    (out / "reliability.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    file = out / "reliability.json"
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))["studies"] if file.exists() else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is not what --out writes ({error!r}): remove it") from error
+    made = {"command": command, "date": date.today().isoformat(), "machine": machine}
+    for name, result in results.items():
+        kept[name] = made | {"section": result.section, "rows": result.rows}
+    (out / "reliability.md").write_text(
+        page([kept[name] for name in STUDIES if name in kept]), encoding="utf-8"
+    )
+    file.write_text(json.dumps({"studies": kept}, indent=1) + "\n", encoding="utf-8")
 
 
 def repeat(folder: Path) -> list[dict[str, Any]]:

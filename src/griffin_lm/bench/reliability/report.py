@@ -1,6 +1,6 @@
 """The figures of a run as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .crew import LONGEST_CPU, LONGEST_WALL
@@ -54,11 +54,17 @@ the inputs of formats with checksums, the checksums are computed anew. Seed {see
 """
 
 
-def page(sections: Sequence[str], command: str, date: str, machine: dict[str, Any]) -> str:
-    """docs/results/reliability.md."""
-    facts = ", ".join(f"{name} {value}" for name, value in machine.items())
+def page(studies: Sequence[Mapping[str, Any]]) -> str:
+    """docs/results/reliability.md, of studies: section, command, date and machine of each."""
     return (
-        f"# Reliability\n\nMade by `{command}` on {date}. Machine: {facts}.\n\n"
-        + "\n".join(sections)
+        "# Reliability\n\n"
+        + "\n".join(map(_made, studies))
         + "\nWhat was found this way, and mended, stands in the [log](../log.md).\n"
     )
+
+
+def _made(study: Mapping[str, Any]) -> str:
+    """A study's section, and under it how it was made."""
+    facts = ", ".join(f"{name} {value}" for name, value in study["machine"].items())
+    made = f"Made by `{study['command']}` on {study['date']}. Machine: {facts}."
+    return f"{study['section'].rstrip()}\n\n{made}\n"
