@@ -52,17 +52,17 @@ def program(log: Path, *words: str | Path) -> Iterator[subprocess.Popen]:
         try:
             yield process
         finally:
-            with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.NoSuchProcess):  # it has ended by itself
                 family += family[0].children(recursive=True)
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
+            with suppress(subprocess.TimeoutExpired):  # then it is killed
                 process.wait(LIMIT)
         _, left = psutil.wait_procs(family, timeout=60)
         assert not left, f"still there: {left}\n{tail(log)}"
     finally:
         for one in family:
-            with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.NoSuchProcess):  # it has ended by itself
                 one.kill()
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -69,7 +69,7 @@ def test_a_part_that_is_not_measured_again_stays(tmp_path: Path) -> None:
 
 
 def test_the_plot_is_there_where_a_text_was_read(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="draws the plot")
     options = study.Options()
     assert not plot.draw(study.figures({"delay": [DELAY]}, options, "", {}), tmp_path / "a.svg")
     figures = study.figures({"reading": [READING]}, options, "", {})

@@ -40,7 +40,7 @@ def talk(models: dict[str, LanguageModel], request: pytest.FixtureRequest) -> Co
 
 def ids_of(talk: Conversation) -> list[int]:
     """What the conversation's turns are as ids."""
-    turns = [Turn(role=entry.role, text=entry.text) for entry in talk.entries]  # type: ignore[arg-type]
+    turns = [Turn(role=entry.role, text=entry.text) for entry in talk.entries]  # type: ignore[arg-type]  (its roles are these)
     return encode_turns(talk.lm.tokenizer, talk.template, turns, open_model=False)
 
 

@@ -115,7 +115,9 @@ def test_it_is_what_training_uses_in_bf16_too():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script_method`:DeprecationWarning"
+)  # torch.compile's own
 def test_compiled_it_is_the_same():
     given = operands(2, 70, 4, 1, 16, 24)
     eager = outcome(*given, torch.float32, "auto")

@@ -117,10 +117,12 @@ class QuantizedMatrix(nn.Module):
         return found.to(self.dtype).view(*index.shape, self.shape[1])
 
     def _int8(self) -> Int8Weight:
-        # not get_buffer: it walks over names, and a decode step asks two hundred times
+        # not get_buffer: it walks over names, and a decode step asks two hundred times; pyright is
+        # silenced because a buffer's type admits None, which these never are
         return Int8Weight(self._buffers["q"], self._buffers["scale"], self._buffers["sums"])  # pyright: ignore[reportArgumentType]
 
     def _int4(self) -> Int4Weight:
+        # as above
         return Int4Weight(self._buffers["nibbles"], self._buffers["scale"])  # pyright: ignore[reportArgumentType]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QuantizedMatrix":

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("lm_eval")
+pytest.importorskip("lm_eval", reason="needs the extra `eval`")
 
 from lm_eval.api.instance import Instance
 

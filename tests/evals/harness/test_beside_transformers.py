@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("lm_eval")
-pytest.importorskip("accelerate")  # its model for transformers imports it
+pytest.importorskip("lm_eval", reason="needs the extra `eval`")
+pytest.importorskip(
+    "accelerate", reason="lm-eval needs it for transformers"
+)  # its model for transformers imports it
 
 import tokenizers
 from lm_eval.api.instance import Instance

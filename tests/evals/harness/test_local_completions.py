@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("lm_eval")
+pytest.importorskip("lm_eval", reason="needs the extra `eval`")
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 pytest.importorskip("tenacity", reason="lm-eval asks servers with it: needs `lm-eval[api]`")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("lm_eval")
+pytest.importorskip("lm_eval", reason="needs the extra `eval`")
 
 from griffin_lm.errors import DataError, InputError
 from griffin_lm.evals.harness.adapter import GriffinLM

@@ -19,7 +19,7 @@ CHAT = {
 
 def answers(vocabulary: Tokenizer, value: object, **options: object) -> list[list[int]]:
     """The stretches of ids that count, in order."""
-    ids, mask = encode_row(parse_row(value), vocabulary, **options)  # type: ignore[arg-type]
+    ids, mask = encode_row(parse_row(value), vocabulary, **options)  # type: ignore[arg-type]  (tests give plain values)
     found: list[list[int]] = []
     for place, (token, counts) in enumerate(zip(ids, mask, strict=True)):
         if counts and not (place and mask[place - 1]):

@@ -53,7 +53,7 @@ def torchrun(
         try:
             for line in process.stdout:
                 lines.append(line)
-                with suppress(psutil.NoSuchProcess):
+                with suppress(psutil.NoSuchProcess):  # it has ended by itself
                     family |= set(psutil.Process(process.pid).children(recursive=True))
                 if seen is not None:
                     seen(line, process.pid)
@@ -69,7 +69,7 @@ def torchrun(
 
 def end(pid: int) -> None:
     """Kills a process and all that it started; one that is gone is none."""
-    with suppress(psutil.NoSuchProcess):
+    with suppress(psutil.NoSuchProcess):  # it has ended by itself
         parent = psutil.Process(pid)
         for one in [*parent.children(recursive=True), parent]:
             one.kill()

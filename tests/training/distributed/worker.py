@@ -101,7 +101,7 @@ def broken(data: Path, out: Path, world: World) -> dict[str, Any]:
         batch = take(share)
         return batch._replace(weight=batch.weight * math.inf) if world.rank == 1 else batch
 
-    run.feed.take = spoiled  # pyright: ignore[reportAttributeAccessIssue]
+    run.feed.take = spoiled  # pyright: ignore[reportAttributeAccessIssue]  (planted)
     words = refused(run.step)
     return {
         "before": before,
@@ -122,7 +122,7 @@ def signalled(data: Path, out: Path, world: World) -> dict[str, Any]:
             os.kill(os.getpid(), signal.SIGTERM)
         return figures
 
-    run.step = told  # pyright: ignore[reportAttributeAccessIssue]
+    run.step = told  # pyright: ignore[reportAttributeAccessIssue]  (planted)
     code = run.run(False)
     return {"codes": run.processes.texts(str(code)), "held": [path.name for path in held(out)]}
 
