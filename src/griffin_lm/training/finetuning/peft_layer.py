@@ -60,6 +60,7 @@ def settings(
     """adapter_config.json, as this peft writes it."""
     made: Any = peft.LoraConfig(
         r=rank,
+        # a whole number as peft's own files have it; peft only divides what is none
         lora_alpha=int(alpha) if alpha == int(alpha) else alpha,  # pyright: ignore[reportArgumentType]
         lora_dropout=dropout,
         target_modules=modules,
