@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from griffin_lm.bench.trajectories import batch_of
 from griffin_lm.errors import TrainingError
 from griffin_lm.models import PRESETS, Griffin, build
 from griffin_lm.training import trainer as module
@@ -54,21 +55,6 @@ def documents(count: int, seed: int = 0) -> list[Tensor]:
     return [torch.randint(12, (int(n),), generator=random) for n in lengths]
 
 
-def padded(rows: list[list[Tensor]], length: int) -> Batch:
-    """Rows of documents, each followed by the next, padded at the right."""
-    shape = (len(rows), length)
-    tokens, targets = torch.zeros(shape).long(), torch.zeros(shape).long()
-    starts, valid, weight = torch.zeros(shape).bool(), torch.zeros(shape).bool(), torch.zeros(shape)
-    for row, several in enumerate(rows):
-        at = 0
-        for document in several:
-            end = at + len(document)
-            tokens[row, at:end], valid[row, at:end], starts[row, at] = document, True, True
-            targets[row, at : end - 1], weight[row, at : end - 1] = document[1:], 1.0
-            at = end
-    return Batch(tokens, starts, valid, targets, weight)
-
-
 def config(**changes: Any) -> TrainConfig:
     given = {"steps": STEPS, "warmup_steps": 1, "compile": False, "bf16": False}
     return TrainConfig(model="tiny-griffin", **(given | {"rate_seconds": 0.0} | changes))
@@ -97,7 +83,7 @@ def assert_same_way(
 
 
 def eights() -> list[Batch]:
-    return [padded([[d] for d in documents(8, seed)], 20) for seed in range(STEPS)]
+    return [batch_of([[d] for d in documents(8, seed)], 20) for seed in range(STEPS)]
 
 
 def test_a_batch_of_8_goes_where_4_micro_batches_of_2_go(tmp_path: Path):
@@ -113,8 +99,8 @@ def test_a_batch_of_8_goes_where_4_micro_batches_of_2_go(tmp_path: Path):
 def test_packed_documents_go_where_padded_ones_go(tmp_path: Path):
     """Neither recurrence, conv nor attention crosses a border."""
     each = [documents(8, seed) for seed in range(STEPS)]
-    alone = [padded([[d] for d in ds], 20) for ds in each]
-    packed = [padded([ds[:3], ds[3:]], 100) for ds in each]
+    alone = [batch_of([[d] for d in ds], 20) for ds in each]
+    packed = [batch_of([ds[:3], ds[3:]], 100) for ds in each]
     assert_same_way(trained(tmp_path, alone, config()), trained(tmp_path, packed, config()))
 
 
@@ -269,7 +255,7 @@ def test_out_of_memory_going_backward_drops_the_gradients_made_so_far(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 8 bytes")
         return losses(*arguments)
 
-    whole = [padded([[d] for d in documents(8, seed)], 20) for seed in range(2 * STEPS)]
+    whole = [batch_of([[d] for d in documents(8, seed)], 20) for seed in range(2 * STEPS)]
     want = trained(tmp_path, whole, config(accumulate=2))
     monkeypatch.setattr(module, "token_losses", fails_once)
     assert_same_way(want, trained(tmp_path, whole, config(accumulate=2)))

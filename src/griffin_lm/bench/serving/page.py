@@ -58,8 +58,6 @@ def _engine(rows: list[JSON], options: JSON) -> tuple[list[Line], str]:
     ms = {row["what"]: 1000 * row["seconds"] for row in rows if "seconds" in row}
     (state,) = [row for row in rows if row["what"] == "state"]
     raw, ratio = ms[disk.RAW], ms["resumed session"] / ms["fresh prompt"]
-    # runs before 2026-11-26 did not measure it
-    renamed = f"{ms[disk.RENAMED]:.1f}" if disk.RENAMED in ms else "-"
     lines = [
         ("bare batched loop, tokens/s", f"{bare['tokens_per_s']:.2f}", ""),
         ("engine, tokens/s", f"{engine['tokens_per_s']:.2f}", ""),
@@ -69,7 +67,7 @@ def _engine(rows: list[JSON], options: JSON) -> tuple[list[Line], str]:
         ("resumed over fresh", f"{ratio:.3f}", "<= 1.2"),
         ("state in its file, MB", f"{state['bytes'] / 1e6:.2f}", "<= 17.3"),
         ("write and fsync of as many bytes, ms", f"{raw:.1f}", ""),
-        ("the same, renamed and the folder synced, ms", renamed, ""),
+        ("the same, renamed and the folder synced, ms", f"{ms[disk.RENAMED]:.1f}", ""),
         ("state saved, ms", f"{ms['state save']:.1f}", f"<= {raw + 15:.1f} (bare write and 15 ms)"),
         ("state loaded, ms", f"{ms['state load']:.1f}", "<= 30"),
     ]
