@@ -15,6 +15,7 @@ from . import (
     ask,
     bench,
     chat,
+    compare,
     convert,
     data,
     demo,
@@ -51,6 +52,7 @@ COMMANDS = (
     pretrain.pretrain,
     finetune.finetune,
     evaluate.evaluate,
+    compare.compare,
 )
 GROUPS = (bench.app, data.app)
 for command in COMMANDS:

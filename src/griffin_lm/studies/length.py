@@ -1,0 +1,355 @@
+"""What a step and a prompt cost against the length of what was read (Griffin, section 5)."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psutil
+import torch
+from torch import Tensor
+
+from ..inference.loading import computes_in_bfloat16
+from ..models import Griffin, State
+from ..models.griffin import build
+from ..shapes import JSON
+from .architectures import LABELS, Shape, inner_parameters, sized
+from .filled import state_after, state_bytes
+from .study import Cell, Done, Line, Panel, Place, Study, Table, results
+
+GIB = 1 << 30
+ALL = ("griffin", "hawk", "lru", "gru", "mamba", "local", "mqa", "llama", "mha")
+HEADLINE = ("griffin", "hawk", "mqa", "llama", "mha")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """contexts: tokens read before the steps that are timed; steps: so many, after one that is not.
+
+    prefills: lengths of prompts; chunk: tokens of a prompt that are read at a time.
+    prompt, sampled: of the headline protocol; budget: GiB for weights and states together;
+    most_rows: the largest batch that is tried.
+    """
+
+    shape: Shape
+    contexts: tuple[int, ...]
+    steps: int
+    prefills: tuple[int, ...]
+    sampled: tuple[int, ...]
+    prompt: int = 2048
+    chunk: int = 1024
+    budget: float = 4.0
+    most_rows: int = 64
+    architectures: tuple[str, ...] = ALL
+
+
+_SMALL = Shape(vocab=256, width=64, layers=6, heads=4, window=64, mlp_width=192)
+_CPU = Shape(vocab=8192, width=512, layers=12, heads=8, window=1024, mlp_width=1536)
+_GPU = Shape(vocab=32_768, width=2048, layers=24, heads=16, window=1024, mlp_width=6144)
+
+SCALES = {
+    "tiny": Settings(
+        shape=_SMALL,
+        contexts=(64, 512),
+        steps=2,
+        prefills=(64,),
+        sampled=(64,),
+        prompt=64,
+        budget=0.25,
+        most_rows=2,
+        architectures=("griffin", "mqa"),
+    ),
+    "smoke": Settings(
+        shape=_SMALL,
+        contexts=(256, 4096, 65_536),
+        steps=5,
+        prefills=(256, 2048),
+        sampled=(1024, 8192),
+        budget=0.25,
+        most_rows=8,
+    ),
+    "cpu": Settings(
+        shape=_CPU,
+        contexts=(256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576),
+        steps=7,
+        prefills=(256, 1024, 4096),
+        sampled=(1024, 4096, 16_384, 32_768),
+        most_rows=32,
+    ),
+    "gpu": Settings(
+        shape=_GPU,
+        contexts=(256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576),
+        steps=30,
+        prefills=(256, 1024, 4096, 16_384, 65_536),
+        sampled=(1024, 2048, 4096, 8192, 16_384, 32_768),
+        budget=128.0,
+        most_rows=512,
+    ),
+}
+
+
+def plan(settings: Settings, done: Done) -> list[Cell]:
+    """A cell for each context, for each length of prompt, for each number of sampled tokens."""
+    common: JSON = {
+        "shape": vars(settings.shape),
+        "architectures": settings.architectures,
+        "seed": 0,
+    }
+    cells = [
+        Cell(f"decode-{n:07}", {**common, "what": "decode", "tokens": n, "steps": settings.steps})
+        for n in settings.contexts
+    ]
+    headline: JSON = {
+        "architectures": [name for name in HEADLINE if name in settings.architectures],
+        "what": "sample",
+        "prompt": settings.prompt,
+        "budget": settings.budget,
+        "most_rows": settings.most_rows,
+        "steps": settings.steps,
+    }
+    cells += [Cell(f"sample-{n:07}", common | headline | {"tokens": n}) for n in settings.sampled]
+    cells += [
+        Cell(
+            f"prefill-{n:07}",
+            {**common, "what": "prefill", "tokens": n, "chunk": settings.chunk},
+        )
+        for n in settings.prefills
+    ]
+    return cells
+
+
+@torch.inference_mode()
+def measure(settings: Settings, cell: Cell, place: Place) -> JSON:
+    """{architecture: figures}; {"ended": why} where memory does not suffice."""
+    found: JSON = {}
+    kind = torch.bfloat16 if computes_in_bfloat16(place.device) else torch.float32
+    for name in cell.settings["architectures"]:
+        model = build(sized(name, settings.shape), 0, place.device, kind)
+        found[name] = {
+            "parameters": inner_parameters(model.config),
+            "dtype": str(kind).removeprefix("torch."),
+        } | _MEASURES[cell.settings["what"]](model, cell.settings, place)
+        del model
+        _release(place.device)
+    return found
+
+
+def _decode(model: Griffin, cell: JSON, place: Place) -> JSON:
+    """Milliseconds of a step of one row, and the bytes of its state."""
+    size = state_bytes(model, cell["tokens"])
+    if short := _short_of(size, place.device):
+        return {"state_bytes": size, "ended": short}
+    state = state_after(model, 1, cell["tokens"], cell["steps"] + 1)
+    times = _steps(model, state, cell["steps"], place.device)
+    return {"state_bytes": size, **_spread([1000 * t for t in times])}
+
+
+def _sample(model: Griffin, cell: JSON, place: Place) -> JSON:
+    """Tokens a second of the largest batch that fits, over `tokens` sampled after a prompt.
+
+    The time is Simpson's rule over steps timed at the beginning, the middle and the end: exact
+    where a step's cost is a straight line in what was read.
+    """
+    end = cell["prompt"] + cell["tokens"]
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    room = min(int(cell["budget"] * GIB), _free(place.device)) - weights
+    rows = min(cell["most_rows"], room // state_bytes(model, end))
+    if rows < 1:
+        return {"ended": f"no row fits {room / GIB:.1f} GiB beside the weights"}
+    steps: list[float] = []
+    for at in (cell["prompt"], (cell["prompt"] + end) // 2, end):
+        state = state_after(model, rows, at, cell["steps"] + 1)
+        steps.append(statistics.median(_steps(model, state, cell["steps"], place.device)))
+        del state
+        _release(place.device)
+    seconds = cell["tokens"] * (steps[0] + 4 * steps[1] + steps[2]) / 6
+    return {
+        "rows": rows,
+        "limited_by": "budget" if rows < cell["most_rows"] else "most_rows",
+        "ms_per_step": [round(1000 * step, 3) for step in steps],
+        "tokens_per_s": round(rows * cell["tokens"] / seconds, 2),
+    }
+
+
+def _prefill(model: Griffin, cell: JSON, place: Place) -> JSON:
+    """Seconds to read a random prompt in chunks, up to its last logits; the better of two."""
+    tokens = torch.randint(model.config.vocab, (1, cell["tokens"]), device=place.device)
+    best = float("inf")
+    for _ in range(2):
+        began, state = _now(place.device), model.empty_state(1)
+        for begin in range(0, cell["tokens"], cell["chunk"]):
+            part = tokens[:, begin : begin + cell["chunk"]]
+            _, state = model(part, state=state, logits="last", donate=True)
+        best = min(best, _now(place.device) - began)
+    return {"seconds": round(best, 4), "tokens_per_s": round(cell["tokens"] / best, 1)}
+
+
+_MEASURES = {"decode": _decode, "sample": _sample, "prefill": _prefill}
+
+
+def _steps(model: Griffin, state: State, count: int, device: torch.device) -> list[float]:
+    """Seconds of each of `count` greedy steps after one that is not timed."""
+    tokens: Tensor = torch.zeros(state.batch_size, 1, dtype=torch.int64, device=device)
+    times: list[float] = []
+    for _ in range(count + 1):
+        began = _now(device)
+        logits, state = model(tokens, state=state, logits="last", donate=True)
+        assert logits is not None
+        tokens = logits.argmax(-1, keepdim=True)
+        times.append(_now(device) - began)
+    return times[1:]
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _free(device: torch.device) -> int:
+    """Bytes that may be taken: nine tenths of what is free."""
+    if device.type == "cuda":
+        return int(0.9 * torch.cuda.mem_get_info()[0])
+    return int(0.9 * psutil.virtual_memory().available)
+
+
+def _short_of(size: int, device: torch.device) -> str | None:
+    free = _free(device)
+    if size <= free:
+        return None
+    return f"the state takes {size / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free"
+
+
+def _release(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _spread(times: Sequence[float]) -> JSON:
+    return {
+        "ms": round(statistics.median(times), 3),
+        "ms_low": round(min(times), 3),
+        "ms_high": round(max(times), 3),
+    }
+
+
+# ---- what it comes to
+
+
+def _by_tokens(done: Done, what: str) -> dict[int, JSON]:
+    """{tokens: {architecture: figures}} of one kind of cell."""
+    return {
+        done[name]["settings"]["tokens"]: figures
+        for name, figures in sorted(results(done).items())
+        if done[name]["settings"]["what"] == what
+    }
+
+
+def _shown(figures: JSON, key: str, form: str) -> str:
+    if "ended" in figures:
+        return "memory ended"
+    return format(figures[key], form) if key in figures else "–"
+
+
+def _table(title: str, names: Sequence[str], rows: dict[int, JSON], key: str, form: str) -> Table:
+    body = [
+        [f"{tokens:,}", *(_shown(row.get(name, {}), key, form) for name in names)]
+        for tokens, row in rows.items()
+    ]
+    return Table(title, ["tokens", *(LABELS[name] for name in names)], body)
+
+
+def tables(settings: Settings, done: Done) -> list[Table]:
+    """Time of a step, bytes of a state, the headline protocol, time of a prompt."""
+    decode, sample = _by_tokens(done, "decode"), _by_tokens(done, "sample")
+    names = settings.architectures
+    held = {
+        tokens: {name: {"MB": one["state_bytes"] / 1e6} for name, one in row.items()}
+        for tokens, row in decode.items()
+    }
+    few = [name for name in HEADLINE if name in names]
+    return [
+        _table("Milliseconds of a step, one row, after so many tokens", names, decode, "ms", ".1f"),
+        _table("Megabytes of one row's state", names, held, "MB", ",.2f"),
+        _table("Sampled tokens a second, the largest batch", few, sample, "tokens_per_s", ",.0f"),
+        _table("Rows of that batch", few, sample, "rows", "d"),
+        _table(
+            "Tokens a second of a prompt",
+            names,
+            _by_tokens(done, "prefill"),
+            "tokens_per_s",
+            ",.0f",
+        ),
+    ]
+
+
+def panels(settings: Settings, done: Done) -> list[Panel]:
+    """Time of a step and bytes of the state by what was read; tokens a second."""
+    decode, sample = _by_tokens(done, "decode"), _by_tokens(done, "sample")
+    names = settings.architectures
+    read = "tokens read before the step"
+    few = [name for name in HEADLINE if name in names]
+    return [
+        Panel("A step of one row", read, "milliseconds", _lines(names, decode, "ms"), "xy"),
+        Panel("The state of one row", read, "bytes", _lines(names, decode, "state_bytes"), "xy"),
+        Panel(
+            f"Largest batch, prompt of {settings.prompt:,} tokens",
+            "tokens sampled",
+            "tokens a second",
+            _lines(few, sample, "tokens_per_s"),
+            "xy",
+        ),
+        Panel(
+            "Reading a prompt",
+            "tokens of the prompt",
+            "tokens a second",
+            _lines(names, _by_tokens(done, "prefill"), "tokens_per_s"),
+        ),
+    ]
+
+
+def _lines(names: Sequence[str], rows: dict[int, JSON], key: str) -> list[Line]:
+    lines: list[Line] = []
+    for name in names:
+        at = [n for n, row in rows.items() if key in row.get(name, {})]
+        lines.append(Line(name, at, [rows[n][name][key] for n in at]))
+    return lines
+
+
+STUDY = Study(
+    title="Length: what a step costs after a long text",
+    question=(
+        "Does the time of a token, and the memory that a sequence holds, depend on how much was "
+        "read before?"
+    ),
+    setup="""\
+Random weights of equal non-embedding parameters (within 1 %), bf16 where the processor computes
+in it. *A step*: one row, greedy, after so many tokens; the median of several. What was read
+before is not read for this: rings, caches and recurrent states are filled with random numbers, on
+which time does not depend. *Memory ended*: the state alone is larger than nine tenths of the
+memory that was free. *The headline protocol* of the RecurrentGemma report, in small: a prompt of
+2k tokens, so many sampled, by the largest batch whose weights and final states fit a budget (or
+`most_rows`); its time is Simpson's rule over steps timed at the beginning, the middle and the
+end, since a step's cost is a straight line in what was read. *A prompt*: random tokens read in
+chunks with the state carried; the better of two readings. The architectures of a cell are
+measured one after the other.""",
+    beside="""\
+- RecurrentGemma report (2404.07839), section 3: about 6,000 tokens/s sampled from a 2k prompt,
+  the same at every length, on one TPUv5e (2B) or TPUv4 (9B), where Gemma's falls; its bars are
+  not given in numbers. Prompts: about 40,000 tokens/s (2B), 12,000 (9B).
+- Griffin (2402.19427), section 5 and figure 4, 1B models at batch 16: latency of Hawk and Griffin
+  below MQA's, the gap growing with length; throughput of Hawk > Griffin > MQA. Curves without
+  numbers.""",
+    limits="""\
+The models are far smaller than those of the papers, so weights weigh less and caches weigh more
+beside them: where two curves cross moves with size, batch and window; that one is flat and the
+other is not does not. Random weights say nothing about quality. "Llama-shaped" is Llama 3's block
+at this size in this code, not Llama's own software; no cache is quantised, shared or paged. A
+prompt's speed depends on kernels as much as on architecture: Mamba's scan has no kernel of its
+own here on a CPU.""",
+    scales=SCALES,
+    plan=plan,
+    measure=measure,
+    tables=tables,
+    panels=panels,
+)
