@@ -32,7 +32,9 @@ DType = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
 Quantize = Annotated[
     str | None, typer.Option(metavar="KIND", help="int8 or int4: matrices are rounded")
 ]
-Kernels = Annotated[str, typer.Option(help="auto, native or reference; a name never falls back")]
+Kernels = Annotated[
+    str, typer.Option(help="auto, native, triton or reference; a name never falls back")
+]
 Config = Annotated[
     str | None,
     typer.Option(

@@ -13,7 +13,7 @@ from ..checkpoints.hub import Need, Watch
 from ..errors import BackendUnavailable, ConfigError, InputError
 from ..layers.quantized import KINDS
 from ..models import ModelConfig
-from ..ops import native
+from ..ops import gpu, native
 from ..text import Tokenizer, load_tokenizer
 from .instruction import is_instruction_tuned, read_stops
 from .language_model import LanguageModel
@@ -24,7 +24,7 @@ from .resolution import find as find
 BACKENDS: dict[str, str | None] = {
     "reference": None,
     "native": native.UNBUILT,
-    "triton": "this version has no Triton kernels",
+    "triton": gpu.missing(),
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -50,7 +50,8 @@ def load(
     device     "auto": cuda, mps or cpu, the first there is
     dtype      "auto": bfloat16 where the device computes in it, else float32
     quantize   None, "int8" or "int4": matrices are rounded as they are loaded
-    kernels    "auto", "native" (compiled, on a CPU) or "reference"; a name never falls back
+    kernels    "auto", "native" (compiled, on a CPU), "triton" (on an NVIDIA GPU) or "reference"; a
+               name never falls back
     config     for a format that carries none: a preset's name, a ModelConfig, or a dict
     tokenizer  another file or folder than the checkpoint's own
     progress   called with (bytes loaded, bytes in all)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..ops.rms_norm import rms_norm
+from ..ops.rms_norm import add_rms_norm, rms_norm
 
 
 class RMSNorm(nn.Module):
@@ -27,3 +27,9 @@ class RMSNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*B W"]) -> Float[Tensor, "*B W"]:
         """Normalises the last axis."""
         return rms_norm(x, self.scale, self.eps, self.offset)
+
+    def after_sum(
+        self, x: Float[Tensor, "*B W"], added: Float[Tensor, "*B W"]
+    ) -> tuple[Float[Tensor, "*B W"], Float[Tensor, "*B W"]]:
+        """x + added, and that sum normalised: one walk over memory where a kernel serves."""
+        return add_rms_norm(x, added, self.scale, self.eps, self.offset)

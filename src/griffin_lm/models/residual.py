@@ -35,5 +35,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Hidden, span: Span, state: MixerState) -> tuple[Hidden, MixerState]:
         """x after the block, and the mixer's state."""
         mixed, state = self.mixer(self.mixer_norm(x), span, state)
-        x = x + mixed
-        return (x if self.mlp is None else x + self.mlp(self.mlp_norm(x))), state
+        if self.mlp is None:
+            return x + mixed, state
+        x, normed = self.mlp_norm.after_sum(x, mixed)
+        return x + self.mlp(normed), state

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from ...shapes import Counts, Tokens
 from .. import native
 from ..backend import Backend, always, choose
+from . import triton_gpu
 
 
 def causal_conv(
@@ -80,6 +81,7 @@ def _why_not_native(x: Tensor, past: Tensor, w: Tensor, b: Tensor, position: Ten
 
 
 BACKENDS = (
+    Backend("triton", triton_gpu.causal_conv, triton_gpu.why_not),
     Backend("native", _native, _why_not_native),
     Backend("reference", _reference, always),
 )

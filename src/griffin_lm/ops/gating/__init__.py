@@ -16,6 +16,7 @@ from torch.nn.functional import gelu, silu
 
 from .. import native
 from ..backend import Backend, always, choose
+from . import triton_gpu
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": partial(gelu, approximate="tanh"),  # as all of these models were trained
@@ -78,6 +79,7 @@ def _why_not_native(gate: Tensor, x: Tensor, activation: str) -> str | None:
 
 
 BACKENDS = (
+    Backend("triton", triton_gpu.gated, triton_gpu.why_not),
     Backend("native", _native, _why_not_native),
     Backend("reference", _reference, always),
 )

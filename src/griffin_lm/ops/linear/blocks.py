@@ -7,6 +7,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from .. import native
 from ..backend import Backend, always, choose, preferred
+from . import triton_gpu
 
 
 def block_linear(
@@ -54,6 +55,7 @@ def _why_not_native(x: Tensor, w: Tensor, b: Tensor) -> str | None:
 
 
 BACKENDS = (
+    Backend("triton", triton_gpu.block_linear, triton_gpu.why_not),
     Backend("native", _native, _why_not_native),
     Backend("reference", _reference, always),
 )

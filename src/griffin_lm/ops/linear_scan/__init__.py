@@ -5,10 +5,11 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from ..backend import Backend, always, choose
-from . import compiled, reference
+from . import compiled, reference, triton_gpu
 from .gradient import LinearScan
 
 BACKENDS = (
+    Backend("triton", triton_gpu.scan, triton_gpu.why_not),
     Backend("native", compiled.scan, compiled.why_not),
     Backend("reference", reference.scan, always),
 )

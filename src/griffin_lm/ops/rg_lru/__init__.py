@@ -6,13 +6,14 @@ from torch.nn.functional import softplus
 
 from ...precision import accumulation
 from ..backend import Backend, always, choose
-from . import compiled, reference
+from . import compiled, reference, triton_gpu
 from .definition import C
 from .reference import MAX_SLOPE, BoundedSqrt
 
 __all__ = ["MAX_SLOPE", "BoundedSqrt", "C", "rg_lru"]
 
 BACKENDS = (
+    Backend("triton", triton_gpu.rg_lru, triton_gpu.why_not),
     Backend("native", compiled.rg_lru, compiled.why_not),
     Backend("reference", reference.rg_lru, always),
 )

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from ...precision import accumulation
 from .. import native
 from ..backend import Backend, always, choose
+from . import triton_gpu
 
 
 def rms_norm(
@@ -25,6 +26,29 @@ def rms_norm(
     before the product, as Llama does.
     """
     return choose("RMSNorm", BACKENDS, x, scale)(x, scale, eps, offset)
+
+
+def add_rms_norm(
+    x: Float[Tensor, "*B W"],
+    added: Float[Tensor, "*B W"],
+    scale: Float[Tensor, " W"],
+    eps: float,
+    offset: bool,
+) -> tuple[Float[Tensor, "*B W"], Float[Tensor, "*B W"]]:
+    """x + added, and the RMSNorm of that sum: what stands between two halves of a residual block.
+
+    On a GPU one walk over memory in place of two. The sum is rounded to x's dtype before its norm.
+    """
+    run = choose("a sum and its RMSNorm", ADD_BACKENDS, x, added, scale)
+    return run(x, added, scale, eps, offset)
+
+
+def _add_reference(
+    x: Tensor, added: Tensor, scale: Tensor, eps: float, offset: bool
+) -> tuple[Tensor, Tensor]:
+    """By the norm's own backends, whichever is in force."""
+    total = x + added
+    return total, rms_norm(total, scale, eps, offset)
 
 
 def _reference(x: Tensor, scale: Tensor, eps: float, offset: bool) -> Tensor:
@@ -75,6 +99,11 @@ def _why_not_native(x: Tensor, scale: Tensor) -> str | None:
 
 
 BACKENDS = (
+    Backend("triton", triton_gpu.rms_norm, triton_gpu.why_not),
     Backend("native", _native, _why_not_native),
     Backend("reference", _reference, always),
+)
+ADD_BACKENDS = (
+    Backend("triton", triton_gpu.add_rms_norm, triton_gpu.why_not_add),
+    Backend("reference", _add_reference, always),
 )

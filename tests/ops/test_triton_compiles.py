@@ -1,0 +1,98 @@
+"""Every Triton kernel compiles for Hopper, here without a GPU; two properties of the result."""
+
+import importlib.util
+import re
+
+import pytest
+import torch
+from torch.nn.functional import softplus
+
+from griffin_lm.ops.backend import prefer
+from griffin_lm.ops.causal_conv import causal_conv
+from griffin_lm.ops.gating import gated
+from griffin_lm.ops.linear.blocks import block_linear
+from griffin_lm.ops.linear_scan import triton_gpu as scan_gpu
+from griffin_lm.ops.linear_scan.plan import Plan
+from griffin_lm.ops.rg_lru import definition
+from griffin_lm.ops.rg_lru import triton_gpu as rg_lru_gpu
+from griffin_lm.ops.rms_norm import add_rms_norm, rms_norm
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("triton") is None,
+        reason="Triton has wheels for Linux on x86-64 only",
+    ),
+]
+WIDTH = 2560
+
+
+@pytest.fixture
+def compiled(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))  # a cached binary would prove nothing
+    from tests.ops.ahead_of_time import compiled_instead_of_run
+
+    with compiled_instead_of_run(monkeypatch) as made:
+        yield made
+
+
+def recurrence(dtype, steps=64):
+    x = torch.zeros(1, steps, WIDTH, dtype=dtype)
+    rate = definition.C * softplus(torch.zeros(WIDTH))
+    starts, h0 = torch.zeros(1, steps, dtype=torch.bool), torch.zeros(1, WIDTH)
+    return x, x, x, rate, starts, h0
+
+
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float32), ids=str)
+def test_the_rg_lru_does(compiled, dtype):
+    inputs = recurrence(dtype)
+    hs = torch.zeros(1, 64, WIDTH)
+    for way in (Plan(64, 1), Plan(32, 2)):
+        rg_lru_gpu.launch(*inputs, way)
+        rg_lru_gpu.launch_gradient(*inputs, hs, hs, way)
+    assert set(compiled) == {"states", "gradient", "gradient_ends", "link"}
+
+
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float32), ids=str)
+def test_its_scan_stays_in_a_threads_registers_while_the_next_tiles_load(compiled, dtype):
+    """No shuffle, no atomic; copies from memory that do not wait; nothing spilled."""
+    rg_lru_gpu.launch(*recurrence(dtype), Plan(64, 1))
+    rg_lru_gpu.launch_gradient(*recurrence(dtype), *[torch.zeros(1, 64, WIDTH)] * 2, Plan(64, 1))
+    for kernel in (*compiled["states"], *compiled["gradient"]):
+        code = kernel.asm["ptx"]
+        assert "shfl" not in code and "atom" not in code
+        assert code.count("cp.async.c") >= 3
+        assert not re.search(r"\b(ld|st)\.local", code)
+
+
+def test_the_linear_scan_does(compiled):
+    x, h0 = torch.zeros(1, 64, WIDTH), torch.zeros(1, WIDTH)
+    for reverse in (False, True):
+        for way in (Plan(64, 1), Plan(32, 2)):
+            scan_gpu.launch(x, x, h0, reverse, way)
+    assert set(compiled) == {"scan", "ends", "link"}
+
+
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float32), ids=str)
+def test_what_stands_around_the_recurrence_does(compiled, dtype):
+    """Norms, gated products, the conv, the gates' maps; forward and backward."""
+
+    def leaf(*shape):
+        return torch.zeros(shape, dtype=dtype, requires_grad=True)
+
+    x, position = leaf(1, 64, WIDTH), torch.zeros(1, 64, dtype=torch.int64)
+    with prefer("triton"):
+        outs = [
+            rms_norm(x, leaf(WIDTH), 1e-6, True),
+            *add_rms_norm(x, x, leaf(WIDTH), 1e-6, False),
+            gated(x, x, "gelu"),
+            gated(x, x, "silu"),
+            causal_conv(x, leaf(1, 3, WIDTH), leaf(4, WIDTH), leaf(WIDTH), position),
+            block_linear(x, leaf(10, 256, 256), leaf(10, 256)),
+            block_linear(x[:, :1], leaf(10, 256, 256), leaf(10, 256)),
+        ]
+        sum(out.sum() for out in outs).backward()
+    assert set(compiled) == {
+        *("norm", "norm_gradient", "product", "product_gradient", "conv", "block_linear"),
+        *("gradient_at_inputs", "gradient_at_weights"),
+    }
