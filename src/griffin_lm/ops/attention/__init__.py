@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from ...shapes import Counts, Tokens
 from .. import native
 from ..backend import Backend, always, choose
-from . import band
+from . import band, triton_gpu
 
 _LARGEST_BLOCK = 512  # queries at once: bounds the mask to 512 x (window + 512) per row
 _SMALLEST_BLOCK = 128
@@ -149,6 +149,7 @@ def _native_either(*arguments: Tensor) -> Tensor:
 
 
 BACKENDS = (
+    Backend("triton", triton_gpu.windowed_attention, triton_gpu.why_not),
     Backend("native", _native_either, _why_not_native),
     Backend("reference", _reference, always),
 )
@@ -195,6 +196,7 @@ def _why_not_written(ring: Tensor, new: Tensor, read: Tensor, count: Tensor) -> 
 
 # A decode step writes one slot of each ring: one call in place of seven.
 RING_BACKENDS = (
+    Backend("triton", triton_gpu.write_ring, triton_gpu.why_not_written),
     Backend("native", _write_native, _why_not_written),
     Backend("reference", _write_reference, always),
 )

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...precision import accumulation
 from .. import native
 from ..backend import Backend, always, choose
+from . import triton_gpu
 
 Chunk = tuple[Tensor, Tensor, Tensor]
 
@@ -78,6 +79,7 @@ def _why_not_native(logits: Tensor, targets: Tensor, weight: Tensor) -> str | No
 
 
 BACKENDS = (
+    Backend("triton", triton_gpu.cross_entropy, triton_gpu.why_not),
     Backend("native", _native, _why_not_native),
     Backend("reference", _reference, always),
 )
