@@ -6,7 +6,7 @@ that is interrupted anywhere and continued makes the very same calls as one that
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -14,9 +14,11 @@ from torch import Tensor
 from ..errors import InputError
 from ..models import Griffin, State
 from ..text import Tokenizer
+from . import decode_step
+from .decode_step import DecodeStep
 from .reading import read_rows
 from .row import FinishReason, Row
-from .sampling import SamplingOptions, choose, logprob_of, seeds_for
+from .sampling import GREEDY, SamplingOptions, choose, logprob_of, noise, seeds_for
 from .stops import stop_strings
 
 
@@ -53,6 +55,11 @@ class GenerateOptions(SamplingOptions):
         if self.max_new_tokens < 0:
             raise InputError(f"max_new_tokens is {self.max_new_tokens}; give 0 or more")
         stop_strings(self.stop)
+
+    def sampling(self) -> SamplingOptions:
+        """How to choose among logits, without the rest."""
+        names = [field.name for field in fields(SamplingOptions)]
+        return SamplingOptions(**{name: getattr(self, name) for name in names})
 
 
 class Generation:
@@ -115,6 +122,7 @@ class Generation:
         self._past: dict[int, State] = {0: state}
         self._count = 0
         self._begun = False
+        self._step: DecodeStep | None = None  # where steps are recorded, the state lies in there
 
     @property
     def done(self) -> bool:
@@ -140,6 +148,11 @@ class Generation:
         self._begun = True
         if self.options.max_new_tokens == 0:
             self.cancel("length")
+        # what a stop string may cut needs states of before, which a recorded step overwrites
+        elif not self._keep and self.rows and decode_step.usable(self.model, self._past[0]):
+            options, logprobs = self.options.sampling(), self.options.logprobs
+            self._step = decode_step.take(self.model, len(self.rows), options, logprobs)
+            self._step.load(self._past.pop(0), self._seen)
 
     @torch.no_grad()
     def step(self) -> list[str]:
@@ -154,6 +167,7 @@ class Generation:
             if going[index]:
                 shown[index] = row.take(tokens[index], logprobs[index])
                 self._end(index, row)
+        self._finish()
         first = min((row.cuts().start for row in self.rows if row.ended is None), default=0)
         for count in [count for count in self._past if count < first]:
             del self._past[count]
@@ -165,15 +179,28 @@ class Generation:
         shown = [row.finish(reason) if row.ended is None else "" for row in self.rows]
         for index, row in enumerate(self.rows):
             self._end(index, row)
+        self._finish()
         return shown
+
+    def _finish(self) -> None:
+        """Once all rows have ended, their step is free for another call."""
+        if self._step is not None and self.done:
+            decode_step.give_back(self.model, self._step, self.options.logprobs)
+            self._step = None
 
     def _next_tokens(self, going: list[bool]) -> tuple[list[int], list[float]]:
         """Feeds each row its last token and chooses the next; rows that ended stand still."""
+        last = [row.last(len(row.tokens)) for row in self.rows]
+        draws = [row.draw for row in self.rows]
+        if self._step is not None:
+            self._count += 1
+            greedy = self.options.temperature == GREEDY
+            return self._step.step(last, going, [] if greedy else [noise(*d) for d in draws])
         device = self.model.embed.weight.device
         before = self._past[self._count]
         if not self._keep:
             self._past.clear()  # nothing can be cut: one state is enough, and its memory is ours
-        fed = torch.tensor([[row.last(len(row.tokens))] for row in self.rows], device=device)
+        fed = torch.tensor(last, device=device)[:, None]
         valid = None if all(going) else torch.tensor(going, device=device)[:, None]
         logits, after = self.model(
             fed, valid=valid, state=before, logits="last", donate=not self._keep
@@ -181,7 +208,6 @@ class Generation:
         assert isinstance(logits, Tensor)
         self._count += 1
         self._past[self._count] = after
-        draws = [row.draw for row in self.rows]
         tokens = choose(logits, self.options, draws, self._seen)
         if self._seen is not None:
             self._seen[torch.arange(len(going), device=device), tokens] = True
@@ -194,11 +220,12 @@ class Generation:
         if row.ended is None or self._outputs[index] is not None:
             return
         count, reason = row.ended
+        state = self._past[count][index] if self._step is None else self._step.row(index)
         self._outputs[index] = Output(
             text=row.watch.text,
             tokens=row.tokens[:count],
             finish_reason=reason,
-            state=self._past[count][index].with_pending([row.last(count)]),
+            state=state.with_pending([row.last(count)]),
             logprobs=row.logprobs[:count] if self.options.logprobs else None,
         )
 

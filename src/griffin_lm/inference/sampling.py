@@ -148,6 +148,15 @@ def draw(logits: Float[Tensor, "B V"], uniform: Float64[Tensor, " B"]) -> Counts
     return torch.minimum(index, last).squeeze(-1)
 
 
+def refuse_nan(found: bool) -> None:
+    """Raises `InputError` if there are logits that are NaN."""
+    if found:
+        raise InputError(
+            "the model's logits are not numbers (NaN); the weights may be damaged: run "
+            "`griffin inspect` on them, and try dtype='float32'"
+        )
+
+
 def choose(
     logits: Float[Tensor, "B V"],
     options: SamplingOptions,
@@ -158,11 +167,7 @@ def choose(
 
     Raises `InputError` where logits are NaN: broken weights, or an overflow in low precision.
     """
-    if bool(logits.isnan().any()):
-        raise InputError(
-            "the model's logits are not numbers (NaN); the weights may be damaged: run "
-            "`griffin inspect` on them, and try dtype='float32'"
-        )
+    refuse_nan(bool(logits.isnan().any()))
     scores = filtered(logits, options, seen)
     if options.temperature == GREEDY:
         return scores.argmax(dim=-1)
