@@ -1,0 +1,122 @@
+"""`make gpu-check` where there is no GPU, and the parts of it that need none."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from griffin_lm.bench.gpu import run as gpu_run
+from griffin_lm.bench.gpu import transformers_peer, whole_model
+from griffin_lm.bench.gpu.kernel_checks import Outcome, poisoned
+from griffin_lm.bench.gpu.limits import Limits
+from griffin_lm.bench.gpu.run import Clock, checked, guarded, line
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this is about a machine without a GPU")
+def test_without_a_gpu_it_says_so_writes_a_report_and_fails(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "gpu_check.py")],
+        env=os.environ | {"OUT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.startswith("gpu-check: torch sees no CUDA device")
+    report = json.loads((tmp_path / "gpu-check.json").read_text())
+    assert report["checks"] == report["rows"] == []
+    assert "no CUDA device" in report["failure"]
+
+
+def test_a_check_passes_up_to_what_is_allowed_and_nan_never_does():
+    assert Outcome("c", "s", 1.0, 1.0).passed
+    assert not Outcome("c", "s", 1.1, 1.0).passed
+    assert not Outcome("c", "s", float("nan"), 1.0).passed
+    (row,) = checked([Outcome("c", "s", 2.0, 1.0)])
+    assert row["passed"] is False and row["error"] == 2.0
+
+
+def test_an_error_in_a_table_leaves_a_row_and_what_came_before_it():
+    def rows():
+        yield {"what": "one"}
+        raise ValueError("no memory")
+
+    found = list(guarded("two", rows, Clock(60.0)))
+    assert found == [{"what": "one"}, {"what": "two", "failure": "ValueError: no memory"}]
+
+
+def test_what_the_time_does_not_allow_for_is_left_out_by_name():
+    (row,) = guarded("decode", lambda: [{"what": "decode"}], Clock(-1.0))
+    assert row == {"what": "decode", "failure": "left out: the time was up"}
+
+
+def test_a_failed_check_makes_the_exit_code(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("OUT", str(tmp_path))
+    outcomes = [Outcome("a", "s", 0.0, 1.0), Outcome("b", "s", 3.0, 1.0)]
+    monkeypatch.setattr(gpu_run.kernel_checks, "kernel_checks", lambda *_: iter(outcomes))
+    assert gpu_run.run("tiny", "cpu") == 1
+    assert "1 of 2 checks passed" in capsys.readouterr().out
+    monkeypatch.setattr(gpu_run.kernel_checks, "kernel_checks", lambda *_: iter(outcomes[:1]))
+    assert gpu_run.run("tiny", "cpu") == 0
+
+
+def test_a_row_reads_as_a_line():
+    text = line({"what": "decode", "who": "griffin", "tokens_per_s": 1234.5678, "failure": ""})
+    assert text.split() == ["decode", "griffin", "tokens_per_s", "1235"]
+
+
+def test_new_memory_is_nan_within_and_as_before_after():
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    before = torch.are_deterministic_algorithms_enabled()
+    with poisoned():
+        assert torch.empty(3).isnan().all()
+    assert torch.utils.deterministic.fill_uninitialized_memory is False
+    assert torch.are_deterministic_algorithms_enabled() == before
+    torch.utils.deterministic.fill_uninitialized_memory = True
+
+
+@pytest.fixture
+def by_the_clock_on_the_wall(monkeypatch):
+    """Runs twice, as the device's clock would have it run at least."""
+
+    def seconds(run, **_):
+        begin = time.perf_counter()
+        run(), run()
+        return time.perf_counter() - begin
+
+    monkeypatch.setattr(whole_model, "seconds", seconds)
+    monkeypatch.setattr(transformers_peer, "seconds", seconds)
+
+
+def test_the_whole_models_tables_at_a_tiny_size(by_the_clock_on_the_wall):
+    model = whole_model.random_model("tiny-griffin", "cpu")
+    limit = Limits(bytes_per_s=1e10, flops=1e11)
+    rows = [
+        *whole_model.decode_rows(model, limit, lambda: 1.0, batches=(1, 3)),
+        whole_model.prefill_row(model, limit, length=20),
+        whole_model.train_row(model, limit, length=20),
+    ]
+    assert [row["what"] for row in rows] == [*["decode"] * 4, "prefill", "training step"]
+    assert [row["context"] for row in rows[:4]] == [2048, 1_000_000] * 2
+    assert all(row["tokens_per_s"] > 0 and row["fraction_of_limit"] > 0 for row in rows)
+    short = whole_model.decode_rows(model, limit, lambda: -1.0, batches=(1, 3))
+    assert [row["batch"] for row in short] == [1, 1], "no time is left for the second batch size"
+
+
+def test_the_table_of_transformers_at_a_tiny_size(by_the_clock_on_the_wall):
+    transformers = pytest.importorskip("transformers", reason="the peer is not installed")
+    config = transformers.RecurrentGemmaConfig(
+        vocab_size=50, hidden_size=16, intermediate_size=48, num_hidden_layers=3, lru_width=16,
+        num_attention_heads=2, num_key_value_heads=1, attention_window_size=8,
+        pad_token_id=0, eos_token_id=1, bos_token_id=2,
+    )  # fmt: skip
+    rows = list(transformers_peer.rows(config, length=20, device="cpu"))
+    assert [row["what"] for row in rows] == ["decode", "prefill", "training step"]
+    assert all(row["who"] == "transformers, eager" for row in rows)
