@@ -144,3 +144,20 @@ def test_a_block_weight_that_was_written_to_is_turned_anew():
         first = block_linear(x, w, b.bfloat16())
         w.mul_(2)
         assert torch.equal(block_linear(x, w, b.bfloat16()), first * 2)
+
+
+@pytest.mark.parametrize("options", [{"fused": True}, {"foreach": True}, {"foreach": False}])
+def test_blocks_are_those_that_an_optimizer_has_written(options: dict[str, bool]) -> None:
+    x, b = torch.randn(3, 8), torch.zeros(2, 4)
+    w = torch.nn.Parameter(torch.randn(2, 4, 4))
+    optimizer = torch.optim.AdamW([w], lr=0.5, **options)
+    with torch.no_grad():
+        before = block_linear(x, w, b)
+    for _ in range(2):
+        block_linear(x, w, b).square().sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            after = block_linear(x, w, b)
+            wanted = torch.einsum("nhi,hio->nho", x.unflatten(-1, (2, 4)), w).flatten(-2)
+        torch.testing.assert_close(after, wanted, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(before, after, atol=1e-2)

@@ -1,8 +1,12 @@
 """y[h] = x[h] w[h] + b[h] for each head's block: the gates of the RG-LRU."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.graph import increment_version
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .. import native
@@ -24,6 +28,19 @@ def _reference(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
 
 # The kernel wants each block's outputs as rows. Made once a weight: a hundredth of a model's bytes.
 _turned: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def _note_fused_steps(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """A fused step writes weights without counting up their versions, unlike any other (2.13).
+
+    Without this, a model looked at between two such steps would go on with its first gates.
+    """
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            increment_version(group["params"])
+
+
+register_optimizer_step_post_hook(_note_fused_steps)
 
 
 def _rows_of_outputs(w: Tensor) -> Tensor:
