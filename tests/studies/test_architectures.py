@@ -15,7 +15,7 @@ SHAPES = {
     f"{name} at {scale}": settings.shape
     for name, study in STUDIES.items()
     for scale, settings in study.scales.items()
-    if hasattr(settings, "shape")
+    if hasattr(settings, "shape") and scale in ("cpu", "gpu")
 }
 
 

@@ -53,11 +53,10 @@ def test_where_memory_ends_it_is_said_and_not_run(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_sampled_batch_is_the_largest_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = griffin.build(sized("mqa", TINY.shape), dtype=torch.bfloat16)
+    model = griffin.build(sized("mqa", TINY.shape), dtype=torch.float32)
     weights = sum(p.nbytes for p in model.parameters())
     room = weights + int(1.5 * state_bytes(model, 128))
     monkeypatch.setattr(length, "_free", lambda device: room)
-    monkeypatch.setattr(length, "computes_in_bfloat16", lambda device: True)
     cell = next(c for c in length.plan(TINY, {}) if c.name == "sample-0000064")
     found = length.measure(
         TINY, Cell(cell.name, {**cell.settings, "architectures": ["mqa"]}), PLACE
@@ -65,7 +64,8 @@ def test_a_sampled_batch_is_the_largest_that_fits(monkeypatch: pytest.MonkeyPatc
     assert found["mqa"]["rows"] == 1 and found["mqa"]["limited_by"] == "budget"
 
 
-def test_the_tiny_scale_gives_a_page(tmp_path: Path) -> None:
+def test_the_tiny_scale_gives_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(length, "_READ", 1 << 16)
     found = compare("length", "tiny", tmp_path, PLACE, "griffin compare length")
     rows = found["cells"]["decode-0000512"]["result"]
     assert (
@@ -76,6 +76,7 @@ def test_the_tiny_scale_gives_a_page(tmp_path: Path) -> None:
         rows["griffin"]["state_bytes"]
         == (found["cells"]["decode-0000064"]["result"]["griffin"]["state_bytes"])
     )
+    assert rows["mqa"]["least_ms"] > 0 and rows["mqa"]["ms_low"] <= rows["mqa"]["ms"]
     page = (tmp_path / "length.md").read_text()
     assert "| 512 |" in page and "- cpu: not run yet." in page
     assert (tmp_path / "length.svg").stat().st_size > 1000

@@ -9,7 +9,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from ..inference.loading import computes_in_bfloat16
+from ..inference.loading import DTYPES
 from ..models import Griffin, State
 from ..models.griffin import build
 from ..shapes import JSON
@@ -18,6 +18,7 @@ from .filled import state_after, state_bytes
 from .study import Cell, Done, Line, Panel, Place, Study, Table, results
 
 GIB = 1 << 30
+_READ = 1 << 25  # numbers: 128 MiB, more than any cache
 ALL = ("griffin", "hawk", "lru", "gru", "mamba", "local", "mqa", "llama", "mha")
 HEADLINE = ("griffin", "hawk", "mqa", "llama", "mha")
 
@@ -28,7 +29,7 @@ class Settings:
 
     prefills: lengths of prompts; chunk: tokens of a prompt that are read at a time.
     prompt, sampled: of the headline protocol; budget: GiB for weights and states together;
-    most_rows: the largest batch that is tried.
+    most_rows: the largest batch that is tried. dtype: of weights, activations and caches.
     """
 
     shape: Shape
@@ -40,6 +41,7 @@ class Settings:
     chunk: int = 1024
     budget: float = 4.0
     most_rows: int = 64
+    dtype: str = "float32"
     architectures: tuple[str, ...] = ALL
 
 
@@ -71,7 +73,7 @@ SCALES = {
     "cpu": Settings(
         shape=_CPU,
         contexts=(256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576),
-        steps=7,
+        steps=5,
         prefills=(256, 1024, 4096),
         sampled=(1024, 4096, 16_384, 32_768),
         most_rows=32,
@@ -84,6 +86,7 @@ SCALES = {
         sampled=(1024, 2048, 4096, 8192, 16_384, 32_768),
         budget=128.0,
         most_rows=512,
+        dtype="bfloat16",
     ),
 }
 
@@ -93,6 +96,7 @@ def plan(settings: Settings, done: Done) -> list[Cell]:
     common: JSON = {
         "shape": vars(settings.shape),
         "architectures": settings.architectures,
+        "dtype": settings.dtype,
         "seed": 0,
     }
     cells = [
@@ -122,12 +126,11 @@ def plan(settings: Settings, done: Done) -> list[Cell]:
 def measure(settings: Settings, cell: Cell, place: Place) -> JSON:
     """{architecture: figures}; {"ended": why} where memory does not suffice."""
     found: JSON = {}
-    kind = torch.bfloat16 if computes_in_bfloat16(place.device) else torch.float32
+    kind = DTYPES[cell.settings["dtype"]]
     for name in cell.settings["architectures"]:
         model = build(sized(name, settings.shape), 0, place.device, kind)
         found[name] = {
             "parameters": inner_parameters(model.config),
-            "dtype": str(kind).removeprefix("torch."),
         } | _MEASURES[cell.settings["what"]](model, cell.settings, place)
         del model
         _release(place.device)
@@ -141,7 +144,14 @@ def _decode(model: Griffin, cell: JSON, place: Place) -> JSON:
         return {"state_bytes": size, "ended": short}
     state = state_after(model, 1, cell["tokens"], cell["steps"] + 1)
     times = _steps(model, state, cell["steps"], place.device)
-    return {"state_bytes": size, **_spread([1000 * t for t in times])}
+    rate = _bandwidth(place.device)
+    least = (sum(parameter.nbytes for parameter in model.parameters()) + size) / rate
+    return {
+        "state_bytes": size,
+        **_spread([1000 * t for t in times]),
+        "bytes_per_s": round(rate),
+        "least_ms": round(1000 * least, 3),
+    }
 
 
 def _sample(model: Griffin, cell: JSON, place: Place) -> JSON:
@@ -204,6 +214,17 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def _bandwidth(device: torch.device) -> float:
+    """Bytes a second that one pass over a large array reads here, the best of three."""
+    array = torch.ones(_READ, device=device)
+    best = float("inf")
+    for _ in range(3):
+        began = _now(device)
+        array.sum()
+        best = min(best, _now(device) - began)
+    return array.nbytes / best
 
 
 def _free(device: torch.device) -> int:
@@ -270,6 +291,13 @@ def tables(settings: Settings, done: Done) -> list[Table]:
     few = [name for name in HEADLINE if name in names]
     return [
         _table("Milliseconds of a step, one row, after so many tokens", names, decode, "ms", ".1f"),
+        _table(
+            "Milliseconds of a step at least, by the memory's bandwidth",
+            names,
+            decode,
+            "least_ms",
+            ".1f",
+        ),
         _table("Megabytes of one row's state", names, held, "MB", ",.2f"),
         _table("Sampled tokens a second, the largest batch", few, sample, "tokens_per_s", ",.0f"),
         _table("Rows of that batch", few, sample, "rows", "d"),
@@ -323,16 +351,17 @@ STUDY = Study(
         "read before?"
     ),
     setup="""\
-Random weights of equal non-embedding parameters (within 1 %), bf16 where the processor computes
-in it. *A step*: one row, greedy, after so many tokens; the median of several. What was read
-before is not read for this: rings, caches and recurrent states are filled with random numbers, on
-which time does not depend. *Memory ended*: the state alone is larger than nine tenths of the
-memory that was free. *The headline protocol* of the RecurrentGemma report, in small: a prompt of
-2k tokens, so many sampled, by the largest batch whose weights and final states fit a budget (or
-`most_rows`); its time is Simpson's rule over steps timed at the beginning, the middle and the
-end, since a step's cost is a straight line in what was read. *A prompt*: random tokens read in
-chunks with the state carried; the better of two readings. The architectures of a cell are
-measured one after the other.""",
+Random weights of equal non-embedding parameters (within 1 %). *A step*: one row, greedy, after so
+many tokens; the median of several. What was read before is not read for this: rings, caches and
+recurrent states are filled with random numbers, on which time does not depend. *At least*: the
+bytes of weights and state over the rate at which one pass over a large array reads, measured
+beside it; no step can be faster, and a better kernel would come nearer. *Memory ended*: the state
+alone is larger than nine tenths of the memory that was free. *The headline protocol* of the
+RecurrentGemma report, in small: a prompt of 2k tokens, so many sampled, by the largest batch
+whose weights and final states fit a budget (or `most_rows`); its time is Simpson's rule over
+steps timed at the beginning, the middle and the end, since a step's cost is a straight line in
+what was read. *A prompt*: random tokens read in chunks with the state carried; the better of two
+readings. The architectures of a cell are measured one after the other.""",
     beside="""\
 - RecurrentGemma report (2404.07839), section 3: about 6,000 tokens/s sampled from a 2k prompt,
   the same at every length, on one TPUv5e (2B) or TPUv4 (9B), where Gemma's falls; its bars are

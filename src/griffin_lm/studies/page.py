@@ -6,7 +6,7 @@ from typing import Any
 
 from ..shapes import JSON
 from .grid import plain, waiting
-from .study import SCALES, Done, Study, Table
+from .study import SCALES, Done, Study, Table, results
 
 HYPOTHESES = "hypotheses.md"
 
@@ -65,12 +65,14 @@ def _made(name: str, scale: str, done: Done) -> str:
     seeds = sorted(
         {record["settings"]["seed"] for record in done.values() if "seed" in record["settings"]}
     )
+    texts = sorted({one["texts"] for one in results(done).values() if "texts" in one})
     whole = sum(record["seconds"] for record in done.values()) / 60
     said = " and ".join(f"`{command}`" for command in commands)
     lines = [
         f"Scale {scale}: {said} on {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; "
         f"{'; '.join(machines)}. {len(done)} cells, {whole:.1f} minutes.",
         f"Seeds: {', '.join(map(str, seeds))}." if seeds else "",
+        f"Texts: {'; '.join(texts)}." if texts else "",
         f"All figures: [{name}.json]({name}.json); every cell with its own time, machine and "
         f"command: `cells/{name}/{scale}`.",
     ]

@@ -9,7 +9,7 @@ from .architectures import LABELS
 from .study import Line, Panel
 
 # Okabe and Ito's colours, which the colour-blind tell apart; (on, off, ...) in points
-STYLES: dict[str, tuple[str, str, tuple[float, ...]]] = {
+STYLES: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "griffin": ("#0072B2", "o", ()),
     "hawk": ("#D55E00", "s", (6, 2)),
     "lru": ("#CC79A7", "^", (2, 2)),
@@ -46,13 +46,24 @@ def draw(panels: Sequence[Panel], path: Path) -> bool:
             axes.set_axis_off()
         for panel, axes in zip(panels, grid, strict=False):
             _draw_panel(panel, axes)
+        drawn: dict[str, Any] = {}
+        for axes in grid:
+            drawn |= {line.get_label(): line for line in axes.get_lines()}
+        figure.legend(
+            drawn.values(),
+            drawn.keys(),
+            loc="outside lower center",
+            ncols=min(len(drawn), 5 * columns),
+            frameon=False,
+            fontsize=8,
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
         figure.savefig(path.with_suffix(".png"), dpi=PNG_DPI, metadata={"Software": None})
     return True
 
 
-def style_of(line: Line, number: int) -> tuple[str, str, tuple[float, ...]]:
+def style_of(line: Line, number: int) -> tuple[str, str, tuple[int, ...]]:
     """Colour, marker and dashes: an architecture's own, or one of OTHERS."""
     return STYLES.get(line.name) or OTHERS[number % len(OTHERS)]
 
@@ -86,5 +97,4 @@ def _draw_panel(panel: Panel, axes: Any) -> None:
     axes.set_xlabel(panel.x)
     axes.set_ylabel(panel.y)
     axes.grid(alpha=0.25, linewidth=0.6)
-    axes.legend(frameon=False, fontsize=7.5)
     axes.spines[["top", "right"]].set_visible(False)
