@@ -12,7 +12,7 @@ PACKAGES = (
     *("torch", "numpy", "safetensors", "sentencepiece", "tokenizers"),
     *("huggingface_hub", "psutil", "jaxtyping", "typer", "rich"),
 )
-OPTIONAL = ("transformers",)
+OPTIONAL = ("transformers", "triton")
 
 
 def doctor(json: common.JsonOut = None) -> None:
