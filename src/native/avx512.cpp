@@ -42,9 +42,8 @@ inline void int8_tile(const Int8Problem& p, Index m, Index n, float* out, Index 
     __m512i q[Rows];
     for (int r = 0; r < Rows; ++r)
       q[r] = _mm512_xor_si512(_mm512_loadu_si512(p.q + (m + r) * p.kp + k), flip);
-    if (Rows == 1 && Columns == 4)
-      for (int c = 0; c < 4; ++c)
-        _mm_prefetch((const char*)p.w + n * p.k + 4 * k + kAhead + 64 * c, _MM_HINT_T0);
+    if (Rows == 1 && Columns == 1)  // the hardware's prefetcher ends at each page
+      _mm_prefetch((const char*)p.w + n * p.k + k + kAhead, _MM_HINT_T0);
     for (int c = 0; c < Columns; ++c) {
       const __m512i w = _mm512_maskz_loadu_epi8(mask, p.w + (n + c) * p.k + k);
       for (int r = 0; r < Rows; ++r) sums[r][c] = _mm512_dpbusd_epi32(sums[r][c], q[r], w);
@@ -61,7 +60,8 @@ template <int Rows>
 inline void dense_rows(const DenseProblem& p, const Block& b, Index m) {
   float* out = b.out + (m - b.m0) * b.ld;
   Index n = b.n0;
-  for (; n + 4 <= b.n1; n += 4) dense_tile<Rows, 4>(p, m, n, out + (n - b.n0), b.ld);
+  if (p.m > 1)  // else w comes from memory, fastest as one stream
+    for (; n + 4 <= b.n1; n += 4) dense_tile<Rows, 4>(p, m, n, out + (n - b.n0), b.ld);
   for (; n < b.n1; ++n) dense_tile<Rows, 1>(p, m, n, out + (n - b.n0), b.ld);
 }
 
@@ -69,7 +69,8 @@ template <int Rows>
 inline void int8_rows(const Int8Problem& p, const Block& b, Index m) {
   float* out = b.out + (m - b.m0) * b.ld;
   Index n = b.n0;
-  for (; n + 4 <= b.n1; n += 4) int8_tile<Rows, 4>(p, m, n, out + (n - b.n0), b.ld);
+  if (p.m > 1)  // as above
+    for (; n + 4 <= b.n1; n += 4) int8_tile<Rows, 4>(p, m, n, out + (n - b.n0), b.ld);
   for (; n < b.n1; ++n) int8_tile<Rows, 1>(p, m, n, out + (n - b.n0), b.ld);
 }
 

@@ -20,17 +20,53 @@
 namespace griffin {
 namespace {
 
+// Pieces [next, end) that one thread takes from the front and others, when they have none left,
+// from the back: neighbours lie side by side in memory, and a processor reads ahead as long as its
+// thread goes on where it was. Handed out one by one, two threads get every other piece.
+class alignas(64) Share {
+ public:
+  void put(Index next, Index end) {
+    both_.store(uint64_t(next) << 32 | uint64_t(end), std::memory_order_relaxed);
+  }
+
+  // A piece, or -1: none is left.
+  Index take(bool front) {
+    uint64_t both = both_.load(std::memory_order_relaxed);
+    for (;;) {
+      const Index next = Index(both >> 32), end = Index(both & 0xffffffffu);
+      if (next >= end) return -1;
+      const uint64_t rest = front ? both + (uint64_t(1) << 32) : both - 1;
+      if (both_.compare_exchange_weak(both, rest, std::memory_order_relaxed))
+        return front ? next : end - 1;
+    }
+  }
+
+ private:
+  std::atomic<uint64_t> both_{0};
+};
+
+constexpr int kShares = 64;  // threads beyond them help out
+
 struct Job {
+  Job(Index count, int threads, void (*task)(void*, Index), void* arg)
+      : task(task), arg(arg), shares(threads < kShares ? threads : kShares) {
+    for (int i = 0; i < shares; ++i) share[i].put(count * i / shares, count * (i + 1) / shares);
+  }
+
   void (*task)(void*, Index);
   void* arg;
-  Index count;
-  std::atomic<Index> next{0};
+  int shares;
+  std::atomic<int> joined{0};
   std::atomic<int> working{0};  // helpers that have not left the job yet
+  Share share[kShares];
 };
 
 void work(Job& job) {
-  for (Index i; (i = job.next.fetch_add(1, std::memory_order_relaxed)) < job.count;)
-    job.task(job.arg, i);
+  const int mine = job.joined.fetch_add(1, std::memory_order_relaxed) % job.shares;
+  for (int turn = 0; turn < job.shares; ++turn) {
+    Share& share = job.share[(mine + turn) % job.shares];
+    for (Index i; (i = share.take(turn == 0)) >= 0;) job.task(job.arg, i);
+  }
 }
 
 // libgomp's: runs body(arg) on `threads` threads and returns when all have left it.
@@ -47,8 +83,7 @@ class Pool {
       for (Index i = 0; i < count; ++i) task(arg, i);
       return;
     }
-    Job job;
-    job.task = task, job.arg = arg, job.count = count;
+    Job job(count, helpers + 1, task, arg);
     job.working.store(helpers, std::memory_order_relaxed);
     {
       std::lock_guard<std::mutex> guard(lock_);
@@ -101,8 +136,7 @@ void parallel(Index count, int threads, void (*task)(void*, Index), void* arg) {
     return;
   }
   if (const Region openmp = region.load(std::memory_order_relaxed)) {
-    Job job;
-    job.task = task, job.arg = arg, job.count = count;
+    Job job(count, threads, task, arg);
     // always as many threads as torch uses: another number would make libgomp form a new team
     openmp([](void* one) { work(*static_cast<Job*>(one)); }, &job, unsigned(threads), 0);
     return;
