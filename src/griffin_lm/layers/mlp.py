@@ -4,8 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..ops import native
 from ..ops.gating import gated
 from ..shapes import JSON
+from . import halves
 from .linear import Linear
 
 GATES = {"geglu": "gelu", "swiglu": "silu"}
@@ -33,6 +35,16 @@ class GatedMLP(nn.Module):
         for linear in (self.gate, self.up, self.down):
             if linear.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
                 nn.init.zeros_(linear.bias)
+
+    def half(self, norm: nn.Module, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"] | None:
+        """x + self(norm(x)) in one call of the compiled library; None where that may not be."""
+        described = halves.described(x, self, norm, self._describe)
+        return None if described is None else native.mlp_half(described, x)
+
+    def _describe(self, words: halves.Description) -> None:
+        for name in ("gate", "up", "down"):
+            words.matrix(self, name)
+        words.word(self.activation == "gelu")
 
     def forward(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
         """Tokenwise."""

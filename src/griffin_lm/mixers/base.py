@@ -5,8 +5,9 @@ in and comes out; nothing is kept on the module. Within a call each row's valid 
 (`models/ordering.py` sees to that), so a mixer meets padding at the right end only.
 """
 
+from collections.abc import Callable, Hashable
 from dataclasses import MISSING, dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 MixerState = Any  # a NamedTuple of tensors; each mixer has its own
+Made = TypeVar("Made")
 
 
 class Span(NamedTuple):
@@ -31,6 +33,7 @@ class Span(NamedTuple):
     donate    the incoming state's memory may be reused
     slots     how many slots a growing cache needs after this call; None: count them
     whole     all T tokens of every row are valid; False: some may not be
+    made      what `once` made so far
     """
 
     starts: Flags
@@ -41,6 +44,15 @@ class Span(NamedTuple):
     donate: bool = False
     slots: int | None = None
     whole: bool = False
+    made: dict[Any, Any] | None = None
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` makes of these facts, made by the first layer of a call that asks for it."""
+        if self.made is None:
+            return make()
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
 
     def ends(self) -> Counts:
         """The position after each row's last valid token; 0 in rows without one."""
@@ -59,6 +71,16 @@ class Mixer(nn.Module):
     def empty_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> MixerState:
         """The state before anything was read; `dtype` is that of the activations."""
         raise NotImplementedError(f"{type(self).__name__} has no empty_state")
+
+    def half(
+        self, norm: nn.Module, x: Hidden, span: Span, state: MixerState
+    ) -> tuple[Hidden, MixerState] | None:
+        """x + self(norm(x)) and the state after, by one call of a library that has the mixer.
+
+        To the bit what the modules make of it. None where there is no such call, as here, or where
+        it would pass by what someone wants of a module: see layers/halves.py.
+        """
+        return None
 
     def forward(self, x: Hidden, span: Span, state: MixerState) -> tuple[Hidden, MixerState]:
         """Mixed x, and the state after each row's `span.counts` tokens. x at padding is ignored."""

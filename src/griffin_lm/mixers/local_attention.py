@@ -7,9 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..layers import halves
 from ..layers.linear import Linear
 from ..layers.rope import rotary_angles, rotate
+from ..ops import native
 from ..ops.attention import windowed_attention, write_ring
+from ..precision import accumulation
 from ..shapes import JSON, Hidden
 from .base import Mixer, MixerConfig, Span, require
 
@@ -92,6 +95,39 @@ class LocalAttentionMixer(Mixer):
             torch.zeros(shape, dtype=dtype, device=device),
         )
 
+    def half(
+        self, norm: nn.Module, x: Hidden, span: Span, state: AttentionState
+    ) -> tuple[Hidden, AttentionState] | None:
+        """See Mixer.half."""
+        if not span.whole or span.reach is not None or x.shape[1] > self.config.window:
+            return None
+        if not all(halves.plain(ring, x.dtype) for ring in state):
+            return None
+        described = halves.described(x, self, norm, self._describe)
+        if described is None:
+            return None
+        rings = state if span.donate else AttentionState(state.k.clone(), state.v.clone())
+        angles = self._angles(span, torch.float32)
+        facts = span.read, span.position.contiguous(), span.counts
+        return native.attention_half(described, x, angles, rings, *facts), rings
+
+    def _describe(self, words: halves.Description) -> None:
+        for name in ("q", "k", "v", "out"):
+            words.matrix(self, name)
+        words.word(self.config.heads, self.config.kv_heads, self.config.head_dim)
+
+    def _angles(self, span: Span, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+        """cos and sin of the call's positions; None where nothing turns."""
+        width, base = self.config.rotary_width, self.config.rope_base
+        if not width:
+            return None
+
+        def make() -> tuple[Tensor, Tensor]:
+            cos, sin = rotary_angles(span.position, width, base)
+            return cos.to(dtype), sin.to(dtype)
+
+        return span.once(("rotary", width, base, dtype), make)
+
     def forward(
         self, x: Hidden, span: Span, state: AttentionState
     ) -> tuple[Hidden, AttentionState]:
@@ -100,8 +136,8 @@ class LocalAttentionMixer(Mixer):
         q, k, v = (
             linear(x).unflatten(-1, (-1, config.head_dim)) for linear in (self.q, self.k, self.v)
         )
-        if config.rotary_width:
-            angles = rotary_angles(span.position, config.rotary_width, config.rope_base)
+        angles = self._angles(span, accumulation(x.dtype))
+        if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
         ring_k, ring_v = state.k.to(k.dtype), state.v.to(v.dtype)
         mixed = windowed_attention(q, k, v, ring_k, ring_v, span.read, span.position, span.reach)

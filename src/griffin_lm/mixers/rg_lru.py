@@ -17,13 +17,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..layers import halves
 from ..layers.block_diagonal import BlockDiagonal
-from ..ops.rg_lru import rg_lru
+from ..ops import native
+from ..ops.rg_lru import decay_rate, rg_lru
 from ..ops.rg_lru.complex_gated import complex_rg_lru
 from ..ops.rg_lru.definition import C
-from ..shapes import Flags
-from .base import MixerConfig, require
-from .recurrent_block import RecurrentBlock
+from ..shapes import Flags, Hidden
+from .base import MixerConfig, Span, require
+from .recurrent_block import RecurrentBlock, RecurrentState
 
 RING = (0.9, 0.999)  # where the decays lie at the start: long memory, yet stable
 MAX_PHASE = 0.1 * math.pi  # where theta lies at the start, as in DeepMind's JAX code
@@ -75,7 +77,7 @@ class RGLRU(MixerConfig):
 
     def build(self, width: int) -> RecurrentBlock:
         """A recurrent block whose cell is an RG-LRU."""
-        return RecurrentBlock(width, self.width, self.conv_width, RGLRUCell(self))
+        return RGLRUBlock(width, self.width, self.conv_width, RGLRUCell(self))
 
 
 class RGLRUCell(nn.Module):
@@ -121,3 +123,39 @@ class RGLRUCell(nn.Module):
         else:
             hs = rg_lru(x, r, i, self.Lambda, starts, h0)
         return hs, hs
+
+
+class RGLRUBlock(RecurrentBlock):
+    """The recurrent block around an RG-LRU; its half of a residual block may be one call."""
+
+    cell: RGLRUCell
+
+    def half(
+        self, norm: nn.Module, x: Hidden, span: Span, state: RecurrentState
+    ) -> tuple[Hidden, RecurrentState] | None:
+        """See Mixer.half."""
+        if not span.whole or not halves.plain(state.h, torch.float32):
+            return None
+        if not halves.plain(state.conv, x.dtype):
+            return None
+        described = halves.described(x, self, norm, self._describe)
+        if described is None:
+            return None
+        facts = span.starts.contiguous(), span.position.contiguous()
+        out, h, conv = native.recurrent_half(described, x, *facts, state.h, state.conv)
+        return out, RecurrentState(h, conv)
+
+    def _describe(self, words: halves.Description) -> None:
+        for name in ("linear_x", "linear_y", "linear_out"):
+            words.matrix(self, name)
+        cell = words.child(self, "cell")
+        words.unwatched(cell, RGLRUCell)
+        conv = words.child(self, "conv")
+        w, b = (words.tensor(conv, name, words.dtype) for name in ("w", "b"))
+        words.word(w.data_ptr(), b.data_ptr(), w.shape[0], self.cell.config.heads)
+        if self.cell.config.complex:
+            raise halves.Unfit
+        words.blocks(cell, "a_gate")
+        words.blocks(cell, "x_gate")
+        Lambda = words.tensor(cell, "Lambda", *halves.EITHER)
+        words.word(words.derived(Lambda, decay_rate(Lambda)).data_ptr())

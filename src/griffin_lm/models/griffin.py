@@ -170,6 +170,7 @@ class Griffin(nn.Module):
             donate,
             slots,
             whole=valid is None,
+            made={},
         )
         x = self.embed(ordered.tokens)
         layers = list(state.layers)

@@ -34,8 +34,16 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Hidden, span: Span, state: MixerState) -> tuple[Hidden, MixerState]:
         """x after the block, and the mixer's state."""
-        mixed, state = self.mixer(self.mixer_norm(x), span, state)
+        half = self.mixer.half(self.mixer_norm, x, span, state)
+        if half is not None:
+            x, state = half
+        else:
+            mixed, state = self.mixer(self.mixer_norm(x), span, state)
+            if self.mlp is not None and x.device.type != "cpu":  # there sum and norm are a kernel
+                x, normed = self.mlp_norm.after_sum(x, mixed)
+                return x + self.mlp(normed), state
+            x = x + mixed
         if self.mlp is None:
-            return x + mixed, state
-        x, normed = self.mlp_norm.after_sum(x, mixed)
-        return x + self.mlp(normed), state
+            return x, state
+        whole = self.mlp.half(self.mlp_norm, x)
+        return (x + self.mlp(self.mlp_norm(x)) if whole is None else whole), state

@@ -1,16 +1,12 @@
 """y[h] = x[h] w[h] + b[h] for each head's block: the gates of the RG-LRU."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.graph import increment_version
-from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils.weak import WeakIdKeyDictionary
 
 from .. import native
 from ..backend import Backend, always, choose, preferred
+from ..derived import derived
 from . import triton_gpu
 
 
@@ -26,36 +22,19 @@ def _reference(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     return (torch.einsum("...hi,hio->...ho", blocks, w) + b).flatten(-2)
 
 
-# The kernel wants each block's outputs as rows. Made once a weight: a hundredth of a model's bytes.
-_turned: WeakIdKeyDictionary = WeakIdKeyDictionary()
+def rows_of_outputs(w: Float[Tensor, "H I O"]) -> Float[Tensor, "H O I"]:
+    """What the kernel wants: a row of each block's matrix for each output; made once a weight."""
+    return derived(w, _turned)  # a hundredth of a model's bytes
 
 
-def _note_fused_steps(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """A fused step writes weights without counting up their versions, unlike any other (2.13).
-
-    Without this, a model looked at between two such steps would go on with its first gates.
-    """
-    for group in optimizer.param_groups:
-        if group.get("fused"):
-            increment_version(group["params"])
-
-
-register_optimizer_step_post_hook(_note_fused_steps)
-
-
-def _rows_of_outputs(w: Tensor) -> Tensor:
-    """w as (H, O, I), made anew once w was written to."""
-    version = 0 if w.is_inference() else w._version
-    known = _turned.get(w)
-    if known is None or known[0] != version:
-        known = _turned[w] = (version, w.detach().transpose(1, 2).contiguous())
-    return known[1]
+def _turned(w: Tensor) -> Tensor:
+    return w.transpose(1, 2).contiguous()
 
 
 def _native(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     product = native.block_linear_bf16 if x.dtype == torch.bfloat16 else native.block_linear_fp32
-    y = product(rows, _rows_of_outputs(w), b.contiguous())
+    y = product(rows, rows_of_outputs(w), b.contiguous())
     return y.view(*x.shape[:-1], w.shape[0] * w.shape[2])
 
 

@@ -12,7 +12,17 @@ from .along_time import (
     scan,
     write_ring,
 )
-from .library import UNBUILT, isa, shares_threads, use, use_own_threads, why_not
+from .halves import (
+    DENSE,
+    INT4,
+    INT8,
+    array,
+    attention_half,
+    bits,
+    mlp_half,
+    recurrent_half,
+)
+from .library import UNBUILT, at, is_wide, isa, mark, shares_threads, use, use_own_threads, why_not
 from .products import (
     block_linear_bf16,
     block_linear_fp32,
@@ -32,23 +42,34 @@ from .rows import (
 )
 
 __all__ = [
+    "DENSE",
+    "INT4",
+    "INT8",
     "UNBUILT",
+    "array",
+    "at",
+    "attention_half",
     "band_gradient",
     "band_softmax",
+    "bits",
     "block_linear_bf16",
     "block_linear_fp32",
     "conv",
     "conv_backward",
     "gate",
     "gate_backward",
+    "is_wide",
     "isa",
     "linear_bf16",
     "linear_fp32",
     "linear_int4",
     "linear_int8",
     "loss",
+    "mark",
+    "mlp_half",
     "norm",
     "norm_backward",
+    "recurrent_half",
     "rg_lru",
     "rg_lru_backward",
     "ring_attention",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import BackendUnavailable
 
-_VERSION = 10  # of the functions' arguments; src/native/select.cpp says the same
+_VERSION = 11  # of the functions' arguments; src/native/select.cpp says the same
 _POINTER, _INT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _REAL = ctypes.c_float
 _SIGNATURES: dict[str, list[Any]] = {
@@ -39,6 +39,16 @@ _SIGNATURES: dict[str, list[Any]] = {
     "griffin_scan": [_POINTER] * 4 + [_SIZE] * 3 + [_INT] * 2,
     "griffin_rg_lru": [_POINTER] * 3 + [_INT] + [_POINTER] * 4 + [_SIZE] * 3 + [_INT],
     "griffin_rg_lru_backward": [_POINTER] * 3 + [_INT] + [_POINTER] * 10 + [_SIZE] * 3 + [_INT],
+    "griffin_mlp_half": [_POINTER] * 3 + [_SIZE, _INT],
+    "griffin_recurrent_half": [_POINTER] * 3 + [_SIZE] * 2 + [_POINTER] * 6 + [_INT],
+    "griffin_attention_half": [_POINTER] * 3
+    + [_SIZE] * 2
+    + [_POINTER] * 2
+    + [_SIZE]
+    + [_POINTER] * 2
+    + [_SIZE]
+    + [_POINTER] * 3
+    + [_INT],
 }
 
 
@@ -63,6 +73,8 @@ def _open() -> tuple[Any, str | None]:
     if version != _VERSION:
         return None, "the compiled library is of another version; install the package again"
     opened.griffin_isa.restype = ctypes.c_char_p
+    opened.griffin_mark.argtypes = [_POINTER, _SIZE]
+    opened.griffin_mark.restype = ctypes.c_uint64
     opened.griffin_use.argtypes = [ctypes.c_char_p]
     opened.griffin_use_openmp.argtypes = [ctypes.c_void_p]
     opened.griffin_use_openmp(_gomp_parallel())
@@ -126,6 +138,15 @@ def why_not(*tensors: Tensor | None) -> str | None:
         if tensor is not None and tensor.device.type != "cpu":
             return f"it computes on the CPU, and a tensor is on {tensor.device}"
     return None
+
+
+def mark(tensor: Tensor) -> tuple[int, int, int]:
+    """What changes with the tensor's numbers: address, version, and a hash of some of them.
+
+    The hash is for those who write through `.data`, which no version counts.
+    """
+    version = 0 if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), version, library.griffin_mark(tensor.data_ptr(), tensor.nbytes)
 
 
 def at(tensor: Tensor | None) -> int:

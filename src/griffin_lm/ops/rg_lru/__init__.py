@@ -6,17 +6,27 @@ from torch.nn.functional import softplus
 
 from ...precision import accumulation
 from ..backend import Backend, always, choose
+from ..derived import derived
 from . import compiled, reference, triton_gpu
 from .definition import C
 from .reference import MAX_SLOPE, BoundedSqrt
 
-__all__ = ["MAX_SLOPE", "BoundedSqrt", "C", "rg_lru"]
+__all__ = ["MAX_SLOPE", "BoundedSqrt", "C", "decay_rate", "rg_lru"]
 
 BACKENDS = (
     Backend("triton", triton_gpu.rg_lru, triton_gpu.why_not),
     Backend("native", compiled.rg_lru, compiled.why_not),
     Backend("reference", reference.rg_lru, always),
 )
+
+
+def decay_rate(Lambda: Float[Tensor, " R"]) -> Float[Tensor, " R"]:
+    """c softplus(Lambda) in fp32, made once a weight; without a gradient."""
+    return derived(Lambda, _rate)
+
+
+def _rate(Lambda: Tensor) -> Tensor:
+    return C * softplus(Lambda.float())
 
 
 def rg_lru(
