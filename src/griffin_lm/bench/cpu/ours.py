@@ -116,7 +116,7 @@ class Contender:
 
     def _step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         logits, state = self.model(tokens, state=state, logits="last", donate=True)
-        return logits.argmax(-1, keepdim=True), state
+        return logits.float().argmax(-1, keepdim=True), state  # in bf16 it is no vector's work
 
 
 def shape(preset: str, layers: int = 0, scale: int = 1) -> ModelConfig:
