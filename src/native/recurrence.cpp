@@ -24,6 +24,16 @@ EXPORT void griffin_scan(const float* x, const float* a, const float* h0, float*
                [&](Index b, Index r0, Index r1) { run(p, b, r0, r1); });
 }
 
+EXPORT void griffin_scan_backward(const float* a, const float* h0, const float* hs, const float* g,
+                                  float* dx, float* da, float* d_h0, Index batch, Index steps,
+                                  Index width, int threads) {
+  const ScanProblem p{nullptr, a, h0, const_cast<float*>(hs), batch, steps, width, true};
+  const ScanGradient d{g, dx, da, d_h0};
+  const auto run = GRIFFIN_PICK(scan_backward);
+  for_channels(batch, width, threads,
+               [&](Index b, Index r0, Index r1) { run(p, d, b, r0, r1); });
+}
+
 EXPORT void griffin_rg_lru(const void* x, const void* r, const void* i, int wide,
                            const float* rate, const uint8_t* starts, const float* h0, float* hs,
                            Index batch, Index steps, Index width, int threads) {

@@ -17,6 +17,12 @@ struct ScanProblem {
   bool reverse;
 };
 
+// The gradient at every input of a scan, given g at hs: dx, da (B, T, R), d_h0 (B, R).
+struct ScanGradient {
+  const float* g;
+  float *dx, *da, *d_h0;
+};
+
 // Griffin, eqs. 1-4; see griffin_lm/ops/rg_lru. x, r, i: (B, T, R), all bf16 or all fp32; r and i
 // before their sigmoid; rate = c softplus(Lambda) (R); starts (B, T); h0 (B, R); hs (B, T, R) fp32.
 struct RgLruProblem {

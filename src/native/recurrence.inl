@@ -36,6 +36,27 @@ void scan(const ScanProblem& p, Index b, Index r0, Index r1) {
   }
 }
 
+// Back through time: what is carried is a_t's share of the whole gradient at h_t.
+void scan_backward(const ScanProblem& p, const ScanGradient& d, Index b, Index r0, Index r1) {
+  const Index base = b * p.steps * p.width, count = r1 - r0;
+  float carried[kChannels];
+  for (Index c = 0; c < count; ++c) carried[c] = 0.0f;
+  for (Index t = p.steps - 1; t >= 0; --t) {
+    const Index at = base + t * p.width + r0;
+    const float *a = p.a + at, *g = d.g + at;
+    const float* before = t ? p.hs + at - p.width : p.h0 + b * p.width + r0;
+    float *dx = d.dx + at, *da = d.da + at;
+    GRIFFIN_INDEPENDENT
+    for (Index c = 0; c < count; ++c) {
+      const float whole = g[c] + carried[c], slope = whole * before[c], passed = whole * a[c];
+      dx[c] = whole;
+      da[c] = a[c] == 0.0f ? 0.0f : slope;
+      carried[c] = a[c] == 0.0f ? 0.0f : passed;
+    }
+  }
+  for (Index c = 0; c < count; ++c) d.d_h0[b * p.width + r0 + c] = carried[c];
+}
+
 template <class Real>
 inline void rg_lru_as(const RgLruProblem& p, Index b, Index r0, Index r1) {
   const Index base = b * p.steps * p.width, count = r1 - r0;

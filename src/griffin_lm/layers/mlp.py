@@ -36,7 +36,7 @@ class GatedMLP(nn.Module):
             if linear.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
                 nn.init.zeros_(linear.bias)
 
-    def half(self, norm: nn.Module, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"] | None:
+    def fused(self, norm: nn.Module, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"] | None:
         """x + self(norm(x)) in one call of the compiled library; None where that may not be."""
         described = halves.described(x, self, norm, self._describe)
         return None if described is None else native.mlp_half(described, x)

@@ -72,7 +72,7 @@ class Mixer(nn.Module):
         """The state before anything was read; `dtype` is that of the activations."""
         raise NotImplementedError(f"{type(self).__name__} has no empty_state")
 
-    def half(
+    def fused(
         self, norm: nn.Module, x: Hidden, span: Span, state: MixerState
     ) -> tuple[Hidden, MixerState] | None:
         """x + self(norm(x)) and the state after, by one call of a library that has the mixer.

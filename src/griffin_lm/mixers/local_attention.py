@@ -95,10 +95,10 @@ class LocalAttentionMixer(Mixer):
             torch.zeros(shape, dtype=dtype, device=device),
         )
 
-    def half(
+    def fused(
         self, norm: nn.Module, x: Hidden, span: Span, state: AttentionState
     ) -> tuple[Hidden, AttentionState] | None:
-        """See Mixer.half."""
+        """See Mixer.fused."""
         if not span.whole or span.reach is not None or x.shape[1] > self.config.window:
             return None
         if not all(halves.plain(ring, x.dtype) for ring in state):

@@ -130,10 +130,10 @@ class RGLRUBlock(RecurrentBlock):
 
     cell: RGLRUCell
 
-    def half(
+    def fused(
         self, norm: nn.Module, x: Hidden, span: Span, state: RecurrentState
     ) -> tuple[Hidden, RecurrentState] | None:
-        """See Mixer.half."""
+        """See Mixer.fused."""
         if not span.whole or not halves.plain(state.h, torch.float32):
             return None
         if not halves.plain(state.conv, x.dtype):

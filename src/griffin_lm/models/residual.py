@@ -34,9 +34,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Hidden, span: Span, state: MixerState) -> tuple[Hidden, MixerState]:
         """x after the block, and the mixer's state."""
-        half = self.mixer.half(self.mixer_norm, x, span, state)
-        if half is not None:
-            x, state = half
+        fused = self.mixer.fused(self.mixer_norm, x, span, state)
+        if fused is not None:
+            x, state = fused
         else:
             mixed, state = self.mixer(self.mixer_norm(x), span, state)
             if self.mlp is not None and x.device.type != "cpu":  # there sum and norm are a kernel
@@ -45,5 +45,5 @@ class ResidualBlock(nn.Module):
             x = x + mixed
         if self.mlp is None:
             return x, state
-        whole = self.mlp.half(self.mlp_norm, x)
+        whole = self.mlp.fused(self.mlp_norm, x)
         return (x + self.mlp(self.mlp_norm(x)) if whole is None else whole), state

@@ -31,6 +31,32 @@ def scan(x: Tensor, a: Tensor, h0: Tensor, reverse: bool = False) -> Tensor:
     return _scan(x, a, h0, reverse)
 
 
+torch.library.define(
+    "griffin_lm::scan_backward",
+    "(Tensor a, Tensor h0, Tensor hs, Tensor g) -> (Tensor, Tensor, Tensor)",
+)
+
+
+def _backward(a: Tensor, h0: Tensor, hs: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return native.scan_backward(*(tensor.contiguous() for tensor in (a, h0, hs, g)))
+
+
+torch.library.impl("griffin_lm::scan_backward", "cpu", func=_backward)
+
+
+def _backward_shapes(a: Tensor, h0: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    one, other, first = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (a, a, h0))
+    return one, other, first
+
+
+torch.library.register_fake("griffin_lm::scan_backward", _backward_shapes)
+
+
+def gradient(a: Tensor, h0: Tensor, hs: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """At x, a and h0, given g at hs = scan(x, a, h0): one walk over memory."""
+    return torch.ops.griffin_lm.scan_backward(a, h0, hs, g)
+
+
 def why_not(x: Tensor, a: Tensor, h0: Tensor) -> str | None:
     """float32 on the CPU."""
     if not x.dtype == a.dtype == h0.dtype == torch.float32:

@@ -10,6 +10,7 @@ from .along_time import (
     rg_lru_backward,
     ring_attention,
     scan,
+    scan_backward,
     write_ring,
 )
 from .halves import (
@@ -74,6 +75,7 @@ __all__ = [
     "rg_lru_backward",
     "ring_attention",
     "scan",
+    "scan_backward",
     "shares_threads",
     "use",
     "use_own_threads",

@@ -13,6 +13,16 @@ def scan(x: Tensor, a: Tensor, h0: Tensor, reverse: bool = False) -> Tensor:
     return out
 
 
+def scan_backward(a: Tensor, h0: Tensor, hs: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients at x, a and h0 of a scan whose result is hs, given g there; as `scan`."""
+    dx, da, d_h0 = torch.empty_like(a), torch.empty_like(a), torch.empty_like(h0)
+    library.griffin_scan_backward(
+        *(at(tensor) for tensor in (a, h0, hs, g, dx, da, d_h0)),
+        *(*a.shape, torch.get_num_threads()),
+    )
+    return dx, da, d_h0
+
+
 def rg_lru(x: Tensor, r: Tensor, i: Tensor, rate: Tensor, starts: Tensor, h0: Tensor) -> Tensor:
     """All h of an RG-LRU: x, r, i (B, T, R), all bf16 or all fp32; rate = c softplus(Lambda)."""
     out = torch.empty(x.shape, dtype=torch.float32)

@@ -37,6 +37,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "griffin_band_softmax": [_POINTER] * 4 + [_SIZE] * 3 + [_REAL, _INT],
     "griffin_band_gradient": [_POINTER] * 5 + [_SIZE] * 3 + [_REAL, _INT],
     "griffin_scan": [_POINTER] * 4 + [_SIZE] * 3 + [_INT] * 2,
+    "griffin_scan_backward": [_POINTER] * 7 + [_SIZE] * 3 + [_INT],
     "griffin_rg_lru": [_POINTER] * 3 + [_INT] + [_POINTER] * 4 + [_SIZE] * 3 + [_INT],
     "griffin_rg_lru_backward": [_POINTER] * 3 + [_INT] + [_POINTER] * 10 + [_SIZE] * 3 + [_INT],
     "griffin_mlp_half": [_POINTER] * 3 + [_SIZE, _INT],
