@@ -5,7 +5,7 @@ import torch
 
 import griffin_lm as griffin
 
-TOKENS = torch.randint(0, 96, (2, 24), generator=torch.Generator().manual_seed(0))
+TOKENS = torch.randint(0, 96, (2, 12), generator=torch.Generator().manual_seed(0))
 
 
 def pair(name):
@@ -23,7 +23,7 @@ def test_a_text_read_in_small_pieces_gives_the_logits_of_the_reference(name):
     with torch.no_grad():
         expected, _ = plain(TOKENS, starts=starts, valid=valid)
         state, pieces = None, []
-        for begin in range(0, 24, 4):
+        for begin in range(0, 12, 4):
             span = slice(begin, begin + 4)
             logits, state = kernels(
                 TOKENS[:, span],
@@ -39,7 +39,7 @@ def test_a_text_read_in_small_pieces_gives_the_logits_of_the_reference(name):
 def test_a_training_step_gives_the_gradients_of_the_reference():
     both = pair("tiny-hawk")
     starts = torch.zeros_like(TOKENS, dtype=torch.bool)
-    starts[:, 9] = True
+    starts[:, 5] = True
     for model in both:
         logits, _ = model(TOKENS, starts=starts)
         logits.logsumexp(-1).mean().backward()

@@ -15,6 +15,8 @@ from griffin_lm.ops.gating import gated
 from griffin_lm.ops.linear.blocks import block_linear
 from griffin_lm.ops.linear_scan import triton_gpu as scan_gpu
 from griffin_lm.ops.linear_scan.plan import Plan
+from griffin_lm.ops.quantized_linear import Int4Weight, Int8Weight, packed_layout
+from griffin_lm.ops.quantized_linear import triton_gpu as quantized_gpu
 from griffin_lm.ops.rg_lru import definition
 from griffin_lm.ops.rg_lru import triton_gpu as rg_lru_gpu
 from griffin_lm.ops.rms_norm import add_rms_norm, rms_norm
@@ -120,3 +122,16 @@ def test_cross_entropy_over_256_thousand_words_does(compiled, dtype, cap):
     logits, targets = torch.zeros(2, 256_000, dtype=dtype), torch.zeros(2, dtype=torch.int64)
     cross_entropy_gpu.cross_entropy(logits, targets, torch.ones(2), cap)
     assert set(compiled) == {"loss"}
+
+
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float32), ids=str)
+def test_products_with_8_and_4_bits_do(compiled, dtype):
+    x, bias = torch.zeros(4, WIDTH, dtype=dtype), torch.zeros(512, dtype=dtype)
+    layouts = {kind: packed_layout(kind, 512, WIDTH) for kind in ("int8", "int4")}
+    int8, int4 = (
+        tuple(torch.zeros(shape, dtype=kind) for shape, kind in layout.values())
+        for layout in layouts.values()
+    )
+    quantized_gpu.linear_int8(x, Int8Weight(*int8), bias)
+    quantized_gpu.linear_int4(x, Int4Weight(*int4), 512, None)
+    assert set(compiled) == {"quantize", "int8_rows", "int4_panels"}

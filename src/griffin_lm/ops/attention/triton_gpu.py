@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import gpu
+from ..backend import preferred
 from . import flex
 
 _QUERIES = 32  # of a key head, at most, in the decode kernel: 3 tokens of 10 heads
@@ -106,7 +107,8 @@ def why_not(
         return "FlexAttention runs on no interpreter"
     if long and (reason := flex.why_not(q)) is not None:
         return reason
-    if not _few(q, k) and q.shape[1] < _LONG and not _wants_gradient(q, k, v):
+    short = not _few(q, k) and q.shape[1] < _LONG and not _wants_gradient(q, k, v)
+    if short and preferred() == "auto" and not torch.compiler.is_compiling():
         return f"for {q.shape[1]} tokens PyTorch's attention under a mask starts sooner"
     return gpu.why_not(q, k, v, ring_k, ring_v)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import native
 from ..backend import Backend, always, choose
+from . import triton_gpu
 from .gradient import Dense, Run, frozen_product
 from .packing import (
     Int4Weight,
@@ -116,10 +117,12 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 INT8_BACKENDS = (
+    Backend("triton", triton_gpu.linear_int8, triton_gpu.why_not),
     Backend("native", _native_int8, _why_not_native),
     Backend("reference", _reference_int8, always),
 )
 INT4_BACKENDS = (
+    Backend("triton", triton_gpu.linear_int4, triton_gpu.why_not),
     Backend("native", _native_int4, _why_not_native),
     Backend("reference", _reference_int4, always),
 )
