@@ -115,7 +115,14 @@ def test_buckets_hold_their_rows_tightly():
     assert bucket(BUCKETS[-1] + 1) is None
 
 
-def test_on_a_cpu_and_with_growing_caches_nothing_is_recorded(tiny_griffin):
-    assert not decode_step.usable(tiny_griffin, tiny_griffin.empty_state(1))
-    model = griffin.build("tiny-gemma", seed=0)
-    assert not decode_step.usable(model, model.empty_state(1))
+def test_a_step_is_recorded_on_a_gpu_with_a_state_of_fixed_size(tiny_griffin, monkeypatch):
+    gemma, plain = griffin.build("tiny-gemma", seed=0), griffin.build("tiny-griffin", seed=0)
+    plain.kernels = "reference"
+    state, many = (tiny_griffin.empty_state(rows) for rows in (1, BUCKETS[-1] + 1))
+    growing = gemma.empty_state(1)
+    assert not decode_step.usable(tiny_griffin, state), "on a CPU"
+    monkeypatch.setattr(griffin.State, "device", torch.device("cuda"))
+    assert decode_step.usable(tiny_griffin, state)
+    assert not decode_step.usable(tiny_griffin, many), "no such bucket"
+    assert not decode_step.usable(gemma, growing), "its cache grows"
+    assert not decode_step.usable(plain, state), "PyTorch's own, one after another"

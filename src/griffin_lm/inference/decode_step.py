@@ -32,9 +32,14 @@ def bucket(rows: int) -> int | None:
 
 
 def usable(model: Griffin, state: State) -> bool:
-    """Whether a step of this model can be recorded: on a GPU, with a state of fixed size."""
+    """Whether a step of this model can be recorded: on a GPU, with a state of fixed size.
+
+    With kernels="reference" it never is: then everything is PyTorch's own, one call after another.
+    """
+    if state.device.type != "cuda" or model.kernels == "reference":
+        return False
     fixed = all(capacity(layer) is None for layer in state.layers)
-    return state.device.type == "cuda" and fixed and bucket(state.batch_size) is not None
+    return fixed and bucket(state.batch_size) is not None
 
 
 class DecodeStep:
