@@ -1,12 +1,14 @@
 """The study `length`: time and bytes against what was read."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 import griffin_lm as griffin
-from griffin_lm.studies import length
+from griffin_lm.studies import length, stopwatch
 from griffin_lm.studies.architectures import sized
 from griffin_lm.studies.compare import compare
 from griffin_lm.studies.filled import state_after, state_bytes
@@ -45,7 +47,7 @@ def test_room_for_the_steps_is_made_before_they_are_timed() -> None:
 
 
 def test_where_memory_ends_it_is_said_and_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(length, "_free", lambda device: 10_000)
+    monkeypatch.setattr(stopwatch, "_free", lambda device: 10_000)
     cells = {cell.name: cell for cell in length.plan(TINY, {})}
     found = length.measure(TINY, cells["decode-0000512"], PLACE)
     assert "GiB are free" in found["mqa"]["ended"] and found["mqa"]["state_bytes"] > 10_000
@@ -56,7 +58,7 @@ def test_a_sampled_batch_is_the_largest_that_fits(monkeypatch: pytest.MonkeyPatc
     model = griffin.build(sized("mqa", TINY.shape), dtype=torch.float32)
     weights = sum(p.nbytes for p in model.parameters())
     room = weights + int(1.5 * state_bytes(model, 128))
-    monkeypatch.setattr(length, "_free", lambda device: room)
+    monkeypatch.setattr(stopwatch, "_free", lambda device: room)
     cell = next(c for c in length.plan(TINY, {}) if c.name == "sample-0000064")
     found = length.measure(
         TINY, Cell(cell.name, {**cell.settings, "architectures": ["mqa"]}), PLACE
@@ -65,7 +67,7 @@ def test_a_sampled_batch_is_the_largest_that_fits(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_tiny_scale_gives_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(length, "_READ", 1 << 16)
+    monkeypatch.setattr(stopwatch, "_READ", 1 << 16)
     found = compare("length", "tiny", tmp_path, PLACE, "griffin compare length")
     rows = found["cells"]["decode-0000512"]["result"]
     assert (
@@ -80,3 +82,17 @@ def test_the_tiny_scale_gives_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
     page = (tmp_path / "length.md").read_text()
     assert "| 512 |" in page and "- cpu: not run yet." in page
     assert (tmp_path / "length.svg").stat().st_size > 1000
+
+
+def test_the_readme_shows_what_was_measured() -> None:
+    root = Path(__file__).parents[2]
+    cells = json.loads((root / "docs/results/compare/length.json").read_text())["cells"]
+    screen = (root / "README.md").read_text().split("<!-- fledgling-card -->")[0]
+    number = r"([\d,.]+)"
+    rows = re.findall(rf"^\| {' . '.join([number] * 5)} \|$".replace(" . ", r" \| "), screen, re.M)
+    assert len(rows) == 4
+    for tokens, *shown in rows:
+        figures = cells[f"decode-{int(tokens.replace(',', '')):07}"]["result"]
+        names = ("griffin", "hawk", "mqa", "llama")
+        assert shown == [f"{figures[name]['ms']:.1f}" for name in names]
+        assert round(figures["griffin"]["parameters"] / 1e6) == 38

@@ -80,3 +80,9 @@ def test_a_single_rate_is_said_not_to_be_swept() -> None:
     done, order = played(lambda rate: 1.0, one)
     assert order == ["a-rate0.004-seed0"]
     assert rate_said(done, one, {"architecture": "a"}) == "0.004, not swept"
+
+
+def test_a_sweep_that_is_not_finished_is_said() -> None:
+    (cell, *_) = SWEEP.cells({}, "a", {"architecture": "a"})
+    done = {cell.name: {"settings": cell.settings, "result": {"score": 1.0}}}
+    assert rate_said(done, SWEEP, {"architecture": "a"}) == "0.001, 1 of 3 tried yet"

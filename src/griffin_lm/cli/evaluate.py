@@ -49,7 +49,12 @@ def evaluate(
         int, typer.Option(min=1, help="of --recall: rows; of --tasks: contexts side by side")
     ] = 32,
     tasks: Annotated[
-        str, typer.Option(metavar="NAME,NAME", help="tasks of lm-eval (the extra `eval`)")
+        str,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="tasks of lm-eval (the extra `eval`); recurrentgemma-report: the report's, beside "
+            "its figures",
+        ),
     ] = "",
     tasks_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="of --tasks: a folder of YAML files too")
@@ -144,9 +149,19 @@ def _tasks(
     stages: Stages,
 ) -> dict[str, Any]:
     """--tasks: lm-eval's own table is printed, its results are returned."""
+    from ..evals.harness.published import NAME, run_report
     from ..evals.harness.running import run_tasks
 
     wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if NAME in wanted:
+        if len(wanted) > 1 or shots is not None:
+            raise typer.BadParameter(
+                f"{NAME} has its own tasks and shots: give it alone, without --shots"
+            )
+        report = run_report(lm, folder, limit, rows, chat, stages)
+        stages.close()
+        print(report.pop("table"))
+        return report
     found = run_tasks(lm, wanted, folder, shots, limit, rows, chat, stages)
     stages.close()
     print(found.pop("table"))

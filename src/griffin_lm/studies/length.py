@@ -1,24 +1,17 @@
 """What a step and a prompt cost against the length of what was read (Griffin, section 5)."""
 
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psutil
 import torch
-from torch import Tensor
 
 from ..inference.loading import DTYPES
-from ..models import Griffin, State
 from ..models.griffin import build
 from ..shapes import JSON
 from .architectures import LABELS, Shape, inner_parameters, sized
-from .filled import state_after, state_bytes
+from .stopwatch import MEASURES, release
 from .study import Cell, Done, Line, Panel, Place, Study, Table, results
 
-GIB = 1 << 30
-_READ = 1 << 25  # numbers: 128 MiB, more than any cache
 ALL = ("griffin", "hawk", "lru", "gru", "mamba", "local", "mqa", "llama", "mha")
 HEADLINE = ("griffin", "hawk", "mqa", "llama", "mha")
 
@@ -131,127 +124,10 @@ def measure(settings: Settings, cell: Cell, place: Place) -> JSON:
         model = build(sized(name, settings.shape), 0, place.device, kind)
         found[name] = {
             "parameters": inner_parameters(model.config),
-        } | _MEASURES[cell.settings["what"]](model, cell.settings, place)
+        } | MEASURES[cell.settings["what"]](model, cell.settings, place)
         del model
-        _release(place.device)
+        release(place.device)
     return found
-
-
-def _decode(model: Griffin, cell: JSON, place: Place) -> JSON:
-    """Milliseconds of a step of one row, and the bytes of its state."""
-    size = state_bytes(model, cell["tokens"])
-    if short := _short_of(size, place.device):
-        return {"state_bytes": size, "ended": short}
-    state = state_after(model, 1, cell["tokens"], cell["steps"] + 1)
-    times = _steps(model, state, cell["steps"], place.device)
-    rate = _bandwidth(place.device)
-    least = (sum(parameter.nbytes for parameter in model.parameters()) + size) / rate
-    return {
-        "state_bytes": size,
-        **_spread([1000 * t for t in times]),
-        "bytes_per_s": round(rate),
-        "least_ms": round(1000 * least, 3),
-    }
-
-
-def _sample(model: Griffin, cell: JSON, place: Place) -> JSON:
-    """Tokens a second of the largest batch that fits, over `tokens` sampled after a prompt.
-
-    The time is Simpson's rule over steps timed at the beginning, the middle and the end: exact
-    where a step's cost is a straight line in what was read.
-    """
-    end = cell["prompt"] + cell["tokens"]
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-    room = min(int(cell["budget"] * GIB), _free(place.device)) - weights
-    rows = min(cell["most_rows"], room // state_bytes(model, end))
-    if rows < 1:
-        return {"ended": f"no row fits {room / GIB:.1f} GiB beside the weights"}
-    steps: list[float] = []
-    for at in (cell["prompt"], (cell["prompt"] + end) // 2, end):
-        state = state_after(model, rows, at, cell["steps"] + 1)
-        steps.append(statistics.median(_steps(model, state, cell["steps"], place.device)))
-        del state
-        _release(place.device)
-    seconds = cell["tokens"] * (steps[0] + 4 * steps[1] + steps[2]) / 6
-    return {
-        "rows": rows,
-        "limited_by": "budget" if rows < cell["most_rows"] else "most_rows",
-        "ms_per_step": [round(1000 * step, 3) for step in steps],
-        "tokens_per_s": round(rows * cell["tokens"] / seconds, 2),
-    }
-
-
-def _prefill(model: Griffin, cell: JSON, place: Place) -> JSON:
-    """Seconds to read a random prompt in chunks, up to its last logits; the better of two."""
-    tokens = torch.randint(model.config.vocab, (1, cell["tokens"]), device=place.device)
-    best = float("inf")
-    for _ in range(2):
-        began, state = _now(place.device), model.empty_state(1)
-        for begin in range(0, cell["tokens"], cell["chunk"]):
-            part = tokens[:, begin : begin + cell["chunk"]]
-            _, state = model(part, state=state, logits="last", donate=True)
-        best = min(best, _now(place.device) - began)
-    return {"seconds": round(best, 4), "tokens_per_s": round(cell["tokens"] / best, 1)}
-
-
-_MEASURES = {"decode": _decode, "sample": _sample, "prefill": _prefill}
-
-
-def _steps(model: Griffin, state: State, count: int, device: torch.device) -> list[float]:
-    """Seconds of each of `count` greedy steps after one that is not timed."""
-    tokens: Tensor = torch.zeros(state.batch_size, 1, dtype=torch.int64, device=device)
-    times: list[float] = []
-    for _ in range(count + 1):
-        began = _now(device)
-        logits, state = model(tokens, state=state, logits="last", donate=True)
-        assert logits is not None
-        tokens = logits.argmax(-1, keepdim=True)
-        times.append(_now(device) - began)
-    return times[1:]
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def _bandwidth(device: torch.device) -> float:
-    """Bytes a second that one pass over a large array reads here, the best of three."""
-    array = torch.ones(_READ, device=device)
-    best = float("inf")
-    for _ in range(3):
-        began = _now(device)
-        array.sum()
-        best = min(best, _now(device) - began)
-    return array.nbytes / best
-
-
-def _free(device: torch.device) -> int:
-    """Bytes that may be taken: nine tenths of what is free."""
-    if device.type == "cuda":
-        return int(0.9 * torch.cuda.mem_get_info()[0])
-    return int(0.9 * psutil.virtual_memory().available)
-
-
-def _short_of(size: int, device: torch.device) -> str | None:
-    free = _free(device)
-    if size <= free:
-        return None
-    return f"the state takes {size / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free"
-
-
-def _release(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
-def _spread(times: Sequence[float]) -> JSON:
-    return {
-        "ms": round(statistics.median(times), 3),
-        "ms_low": round(min(times), 3),
-        "ms_high": round(max(times), 3),
-    }
 
 
 # ---- what it comes to
@@ -344,6 +220,51 @@ def _lines(names: Sequence[str], rows: dict[int, JSON], key: str) -> list[Line]:
     return lines
 
 
+FIXED = ("griffin", "hawk", "lru", "gru", "mamba", "local")
+GROWING = ("mqa", "llama", "mha")
+
+
+def verdicts(settings: Settings, done: Done) -> list[str]:
+    """Hypotheses 1, 2 and 4, each with the figures that decide it."""
+    decode, sample = _by_tokens(done, "decode"), _by_tokens(done, "sample")
+    said: list[str] = []
+    if (far := _times(decode, 1 << 20, 1024)) and all(name in far for name in FIXED):
+        worst = max(far[name] for name in FIXED)
+        word = "held" if worst <= 1.15 else "refuted" if worst > 1.3 else "missed, not refuted"
+        each = ", ".join(f"{LABELS[name]} {far[name]:.2f}" for name in FIXED)
+        said.append(f"1, step after 2^20 over 1,024 tokens, at most 1.15: {word} ({each}).")
+    if (far := _times(decode, 1 << 18, 1024)) and all(name in far for name in GROWING):
+        word = "held" if min(far[name] for name in GROWING) >= 4 else "refuted"
+        each = ", ".join(f"{LABELS[name]} {far[name]:.0f}" for name in GROWING)
+        said.append(f"2, step after 2^18 over 1,024 tokens, at least 4: {word} ({each}).")
+    low, high = 1024, 32_768
+    if low in sample and high in sample:
+        kept = {
+            name: sample[high][name]["tokens_per_s"] / sample[low][name]["tokens_per_s"]
+            for name in ("griffin", "hawk", "mqa")
+        }
+        flat = min(kept["griffin"], kept["hawk"]) >= 0.85 and kept["mqa"] < 0.5
+        each = ", ".join(f"{LABELS[name]} {share:.2f}" for name, share in kept.items())
+        ahead = sample[low]["griffin"]["tokens_per_s"] / sample[low]["mqa"]["tokens_per_s"]
+        said += [
+            f"4, throughput at 32k over 1k sampled: {'held' if flat else 'refuted'} ({each}).",
+            f"4, Griffin over MQA at 1k sampled, at most 1.5: "
+            f"{'held' if ahead <= 1.5 else 'refuted'} ({ahead:.2f}).",
+        ]
+    return said
+
+
+def _times(decode: dict[int, JSON], late: int, early: int) -> dict[str, float]:
+    """By architecture, how many times the early step's time the late one takes."""
+    if late not in decode or early not in decode:
+        return {}
+    return {
+        name: figures["ms"] / decode[early][name]["ms"]
+        for name, figures in decode[late].items()
+        if "ms" in figures
+    }
+
+
 STUDY = Study(
     title="Length: what a step costs after a long text",
     question=(
@@ -381,4 +302,5 @@ own here on a CPU.""",
     measure=measure,
     tables=tables,
     panels=panels,
+    verdicts=verdicts,
 )

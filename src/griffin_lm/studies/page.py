@@ -45,6 +45,9 @@ def page(name: str, study: Study, cells: Mapping[str, Done]) -> str:
         settings, done = study.scales[scale], cells[scale]
         parts += [f"![{study.title}]({name}.png)", _made(name, scale, done)]
         parts += [_table(table) for table in study.tables(settings, done) if table.rows]
+        if lines := study.verdicts(settings, done):
+            found = "\n".join(f"- {line}" for line in lines)
+            parts.append(f"## Against the [hypotheses]({HYPOTHESES})\n\n{found}")
         parts.append(_failed(done))
     parts += ["## What is done", study.setup]
     if scale is not None:

@@ -76,6 +76,7 @@ class Study:
     scales: settings of each of SCALES, and of TINY, of a kind of the study's own.
     plan: the cells, in order of worth; asked again after each. measure: a cell's figures.
     tables, panels: of finished cells; they must bear any that are missing or have failed.
+    verdicts: lines that hold the finished cells against the hypotheses, figures in them.
     """
 
     title: str
@@ -88,6 +89,7 @@ class Study:
     measure: Callable[[Any, Cell, Place], JSON]
     tables: Callable[[Any, Done], Sequence[Table]]
     panels: Callable[[Any, Done], Sequence[Panel]]
+    verdicts: Callable[[Any, Done], Sequence[str]] = lambda settings, done: ()
 
 
 def results(done: Done) -> dict[str, JSON]:

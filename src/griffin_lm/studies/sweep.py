@@ -90,6 +90,8 @@ def rate_said(done: Done, sweep: Sweep, settings: JSON) -> str:
     best, tried = sweep.best(done, settings), sweep.rates_tried(done, settings)
     if best is None:
         return "–"
+    if len(tried) < len(sweep.rates):
+        return f"{best:g}, {len(tried)} of {len(sweep.rates)} tried yet"
     if len(tried) == 1:
         return f"{best:g}, not swept"
     return f"{best:g}{', at an edge' if best in (tried[0], tried[-1]) else ''}"
