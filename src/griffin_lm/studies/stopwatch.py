@@ -119,6 +119,7 @@ def _short_of(size: int, device: torch.device) -> str | None:
 
 
 def release(device: torch.device) -> None:
+    """Gives back what PyTorch keeps of a card's memory."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
