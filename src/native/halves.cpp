@@ -53,7 +53,7 @@ struct Attention {
   Index heads, kv_heads, head_width;
 };
 
-constexpr Index kSlice = 512;       // rows of an MLP at a time: what lies between stays small
+constexpr Index kSlice = 256;       // rows at a time: what lies between stays small
 constexpr Index kNumbers = 1 << 14;  // of a task
 
 #define GRIFFIN_LOOPS "halves.inl"
@@ -169,6 +169,45 @@ void turn(void* x, bool wide, Index rows, Index heads, Index head_width, const f
     }
   });
 }
+
+// h1 and past1 may be h0 and past.
+void recurrent(const Recurrent& p, const void* x, void* out, Index batch, Index steps,
+               const uint8_t* starts, const int64_t* position, const float* h0, const void* past,
+               float* h1, void* past1, int threads) {
+  const bool wide = p.wide != 0;
+  const Index size = wide ? 4 : 2, rows = batch * steps, inner = p.x_in.n, kept = p.taps - 1;
+  const Index branch = rows * inner * size;
+  Room room(Room::padded(rows * p.width * size) + 5 * Room::padded(branch) +
+            Room::padded(rows * inner * 4));
+  char* const normed = room.take(rows * p.width * size);
+  char* const u = room.take(branch);
+  char* const y = room.take(branch);
+  char* const mixed = room.take(branch);
+  char* const r = room.take(branch);
+  char* const i = room.take(branch);
+  float* const hs = room.take<float>(rows * inner * 4);
+  normalise(p.norm, x, wide, normed, rows, p.width, threads);
+  multiply(p.x_in, normed, wide, u, rows, threads);
+  multiply(p.y_in, normed, wide, y, rows, threads);
+  griffin_conv(u, past, p.conv_w, p.conv_b, wide, position, mixed, batch, steps, inner, p.taps,
+               threads);
+  block_multiply(mixed, p.a_w, p.a_b, wide, r, rows, p.heads, inner, threads);
+  block_multiply(mixed, p.i_w, p.i_b, wide, i, rows, p.heads, inner, threads);
+  griffin_rg_lru(mixed, r, i, wide, p.rate, starts, h0, hs, batch, steps, inner, threads);
+  griffin_gate(y, wide, hs, 1, y, 1, rows * inner, threads);
+  multiply(p.last, y, wide, out, rows, threads);
+  add_to(x, out, wide, rows * p.width, threads);
+  const Index row = inner * size;  // bytes
+  for (Index b = 0; b < batch; ++b) {
+    std::memcpy(h1 + b * inner, hs + ((b + 1) * steps - 1) * inner, size_t(inner) * 4);
+    for (Index s = 0; s < kept; ++s) {  // of the inputs before and in this call the last ones
+      const Index at = steps + s - kept;
+      const char* from = at < 0 ? static_cast<const char*>(past) + (b * kept + at + kept) * row
+                                : u + (b * steps + at) * row;
+      std::memcpy(static_cast<char*>(past1) + (b * kept + s) * row, from, size_t(row));
+    }
+  }
+}
 }  // namespace
 }  // namespace griffin
 
@@ -205,39 +244,11 @@ EXPORT void griffin_recurrent_half(const void* description, const void* x, void*
                                    const float* h0, const void* past, float* h1, void* past1,
                                    int threads) {
   const Recurrent& p = *static_cast<const Recurrent*>(description);
-  const bool wide = p.wide != 0;
-  const Index size = wide ? 4 : 2, rows = batch * steps, inner = p.x_in.n, kept = p.taps - 1;
-  const Index branch = rows * inner * size;
-  Room room(Room::padded(rows * p.width * size) + 5 * Room::padded(branch) +
-            Room::padded(rows * inner * 4));
-  char* const normed = room.take(rows * p.width * size);
-  char* const u = room.take(branch);
-  char* const y = room.take(branch);
-  char* const mixed = room.take(branch);
-  char* const r = room.take(branch);
-  char* const i = room.take(branch);
-  float* const hs = room.take<float>(rows * inner * 4);
-  normalise(p.norm, x, wide, normed, rows, p.width, threads);
-  multiply(p.x_in, normed, wide, u, rows, threads);
-  multiply(p.y_in, normed, wide, y, rows, threads);
-  griffin_conv(u, past, p.conv_w, p.conv_b, wide, position, mixed, batch, steps, inner, p.taps,
-               threads);
-  block_multiply(mixed, p.a_w, p.a_b, wide, r, rows, p.heads, inner, threads);
-  block_multiply(mixed, p.i_w, p.i_b, wide, i, rows, p.heads, inner, threads);
-  griffin_rg_lru(mixed, r, i, wide, p.rate, starts, h0, hs, batch, steps, inner, threads);
-  griffin_gate(y, wide, hs, 1, y, 1, rows * inner, threads);
-  multiply(p.last, y, wide, out, rows, threads);
-  add_to(x, out, wide, rows * p.width, threads);
-  const Index row = inner * size;  // bytes
-  for (Index b = 0; b < batch; ++b) {
-    std::memcpy(h1 + b * inner, hs + ((b + 1) * steps - 1) * inner, size_t(inner) * 4);
-    for (Index s = 0; s < kept; ++s) {  // of the inputs before and in this call the last ones
-      const Index at = steps + s - kept;
-      const char* from = at < 0 ? static_cast<const char*>(past) + (b * kept + at + kept) * row
-                                : u + (b * steps + at) * row;
-      std::memcpy(static_cast<char*>(past1) + (b * kept + s) * row, from, size_t(row));
-    }
-  }
+  const Index slice = batch == 1 ? kSlice : steps, row = p.width * (p.wide ? 4 : 2);
+  for (Index t = 0; t < steps; t += slice)
+    recurrent(p, static_cast<const char*>(x) + t * row, static_cast<char*>(out) + t * row, batch,
+              std::min(slice, steps - t), starts + t, position + t, t ? h1 : h0, t ? past1 : past,
+              h1, past1, threads);
 }
 
 // x, out: (B, T, width), every token valid, T at most N; cos, sin: (B, T, half); the rings (B, N, K

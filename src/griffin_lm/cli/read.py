@@ -65,6 +65,9 @@ def read(
     """
     if file != "-" and not Path(file).exists():
         raise InputError(f"no file {file}; check the path")
+    from ..inference.allocation import give_back_large_blocks
+
+    give_back_large_blocks()
     lm = common.load(
         model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline, adapter)
     )

@@ -8,7 +8,7 @@ import torch
 from ..errors import InputError
 from ..models import Griffin, State
 
-CHUNK = 1024  # tokens in a model call: enough to be busy, small enough for 16 GB at 256k logits
+CHUNK = 512  # tokens in a model call: enough to be busy (3 % slower than 1,024), half the memory
 
 
 @torch.no_grad()
