@@ -47,8 +47,11 @@ class Span(NamedTuple):
     made: dict[Any, Any] | None = None
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What `make` makes of these facts, made by the first layer of a call that asks for it."""
-        if self.made is None:
+        """What `make` makes of these facts, made by the first layer of a call that asks for it.
+
+        In training each layer makes its own: a block that is computed twice does the same twice.
+        """
+        if self.made is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return make()
         if key not in self.made:
             self.made[key] = make()
