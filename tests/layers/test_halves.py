@@ -1,5 +1,6 @@
 """Half a residual block in one call of the library: the bits of its modules called one by one."""
 
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -171,6 +172,40 @@ def test_a_hook_a_new_forward_and_an_adapter_are_never_passed_by(calls):
     weight.add(torch.randn(2, weight.shape[1]), torch.randn(weight.shape[0], 2))
     adapted = read(model)
     assert not torch.equal(adapted[0], plain) and same(adapted, by_parts(model))
+
+
+def test_a_hook_on_all_modules_is_never_passed_by(calls):
+    model = made("bfloat16")
+    read(model)
+    seen: list[nn.Module] = []
+    hook = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module))
+    try:
+        calls.clear()
+        read(model)
+    finally:
+        hook.remove()
+    assert not calls and model.blocks[0].mlp in seen
+
+
+def test_weights_that_went_there_and_back_are_read_where_they_lie_now(calls):
+    """No version counts it and the numbers are the old ones: only the address tells."""
+    model = made("bfloat16")
+    before = read(model)
+    gates = [p for name, p in model.named_parameters() if "gate" in name or "Lambda" in name]
+    for factor in (2.0, 0.5):
+        for gate in gates:
+            gate.data.mul_(factor)
+        by_parts(model)  # makes other forms of the weights, and lets the first go
+    assert same(read(model), before)
+
+
+def test_weights_that_were_replaced_are_free_to_go(calls):
+    model = made("bfloat16")
+    read(model)
+    known = [weakref.ref(m.weight) for m in model.blocks[0].modules() if isinstance(m, nn.Linear)]
+    quantize_weights(model, "int8")
+    assert calls and known
+    assert [weight for weight in known if weight() is not None] == []
 
 
 def test_where_a_gradient_is_wanted_every_module_is_called(calls):

@@ -55,7 +55,7 @@ def test_every_architecture_sees_the_same_batches() -> None:
     def draw(random: np.random.Generator, step: int) -> object:
         return TASKS["induction"](random, 3, task)
 
-    one, other = StepFeed(draw, 5), StepFeed(draw, 5)  # pyright: ignore[reportArgumentType]
+    one, other = StepFeed(draw, 5), StepFeed(draw, 5)  # pyright: ignore[reportArgumentType]  # draws a Batch
     first = [one.take(0.0).tokens for _ in range(3)]
     assert all(batch.equal(other.take(0.9).tokens) for batch in first)
     assert not first[0].equal(first[1])

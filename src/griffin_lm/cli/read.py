@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..allocator import give_back_freed_memory
 from ..errors import InputError
 from . import common
 from .common import LoadOptions
@@ -65,9 +66,7 @@ def read(
     """
     if file != "-" and not Path(file).exists():
         raise InputError(f"no file {file}; check the path")
-    from ..inference.allocation import give_back_large_blocks
-
-    give_back_large_blocks()
+    give_back_freed_memory()
     lm = common.load(
         model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline, adapter)
     )

@@ -7,7 +7,7 @@ adapter. What describes its weights to the library is written once, and again wh
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from .norm import RMSNorm
 from .quantized import QuantizedMatrix
 
 EITHER = (torch.bfloat16, torch.float32)
+every_module = vars(torch.nn.modules.module)  # PyTorch keeps hooks on all modules there
 
 
 class Unfit(Exception):
@@ -35,11 +36,12 @@ class Description:
         self.words: list[int] = [int(dtype == torch.float32)]
         self.array: Any = None
         self._modules: list[dict[str, Any]] = []  # their attributes
-        self._things: list[tuple[dict[str, Any], str, object]] = []  # by name in a registry
-        self._tensors: list[Tensor] = []
-        self._addresses: list[int] = []  # where they lie
-        self._sources: list[tuple[Tensor, tuple[int, ...]]] = []  # and their marks
-        self._matrices: list[QuantizedMatrix] = []
+        # weak: weights that were replaced, by rounded ones say, must be free to go
+        self._things: list[tuple[dict[str, Any], str, ReferenceType[Any] | None]] = []
+        self._tensors: list[tuple[ReferenceType[Tensor], int]] = []  # and where they lie
+        # with their marks; what was made of them stays, whoever else makes it anew
+        self._sources: list[tuple[ReferenceType[Tensor], tuple[int, ...], Tensor]] = []
+        self._matrices: list[ReferenceType[QuantizedMatrix]] = []
 
     def unwatched(self, module: nn.Module, kind: type[nn.Module] | None = None) -> None:
         """The module has no hook and the forward of its class, which is `kind` if given."""
@@ -60,8 +62,8 @@ class Description:
         self.words += words
 
     def derived(self, tensor: Tensor, made: Tensor) -> Tensor:
-        """What was made of the tensor, valid until that is written to; kept by its maker."""
-        self._sources.append((tensor, native.mark(tensor)))
+        """What was made of the tensor, valid until that is written to."""
+        self._sources.append((ref(tensor), native.mark(tensor), made))
         return made
 
     def norm(self, norm: nn.Module) -> None:
@@ -82,7 +84,7 @@ class Description:
         weight = linear.weight
         if isinstance(weight, QuantizedMatrix):
             self.child(linear, "weight")
-            self._matrices.append(weight)
+            self._matrices.append(ref(weight))
             if weight.added is not None:
                 raise Unfit
             kind = native.INT8 if weight.kind == "int8" else native.INT4
@@ -107,30 +109,33 @@ class Description:
 
     def _of(self, registry: dict[str, Any], name: str) -> Any:
         thing = registry.get(name)
-        self._things.append((registry, name, thing))
+        self._things.append((registry, name, None if thing is None else ref(thing)))
         return thing
 
     def _plain(self, tensor: Tensor | None, *dtypes: torch.dtype) -> Tensor:
         if tensor is None or not plain(tensor, *(dtypes or (tensor.dtype,))):
             raise Unfit
-        self._tensors.append(tensor)
-        self._addresses.append(tensor.data_ptr())
+        self._tensors.append((ref(tensor), tensor.data_ptr()))
         return tensor
 
     def holds(self) -> bool:
         """Whether the modules are what they were."""
-        for registry, name, thing in self._things:
-            if registry.get(name) is not thing:
+        for registry, name, known in self._things:
+            if registry.get(name) is not (known and known()):
                 return False
-        # a decode step asks fifty times: a map is quicker than a loop
-        if list(map(Tensor.data_ptr, self._tensors)) != self._addresses:
-            return False
-        for tensor, mark in self._sources:
-            if native.mark(tensor) != mark:
+        for known, address in self._tensors:
+            tensor = known()
+            if tensor is None or tensor.data_ptr() != address:
                 return False
-        if any(map(_watched, self._modules)):
-            return False
-        return not any([matrix.added for matrix in self._matrices])
+        for known, mark, _ in self._sources:
+            tensor = known()
+            if tensor is None or native.mark(tensor) != mark:
+                return False
+        for known in self._matrices:
+            matrix = known()
+            if matrix is None or matrix.added is not None:
+                return False
+        return not any(map(_watched, self._modules))
 
 
 def _watched(attributes: dict[str, Any]) -> bool:
@@ -163,6 +168,8 @@ def described(
         or not x.numel()
         or preferred() not in ("auto", "native")
         or native.why_not(x) is not None
+        or every_module.get("_global_forward_hooks")
+        or every_module.get("_global_forward_pre_hooks")
     ):
         return None
     known = _known.get(owner)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..allocator import keep_freed_memory
 from ..errors import TrainingError
 from ..models.state import State
 from .batch import Batch, Feed, Located, World
@@ -16,7 +17,6 @@ from .blocks import compile_why_not, prepare_blocks
 from .config import TrainConfig
 from .distributed import processes_of
 from .loss import token_losses
-from .memory import keep_freed_memory
 from .metrics import Metrics, StepFigures
 from .optim import make_optimizer
 from .randomness import random_states, restore_random_states

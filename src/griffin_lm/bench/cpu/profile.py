@@ -1,4 +1,7 @@
-"""Where the time of a model call goes, by kind of part; exclusive of the parts inside."""
+"""Where the time of a model call goes, by kind of part; exclusive of the parts inside.
+
+Watched parts are called one by one: what a half of a block saves as one call is not in it.
+"""
 
 import time
 from collections.abc import Callable, Generator

@@ -7,8 +7,8 @@ from types import TracebackType
 
 import torch
 
+from ...allocator import give_back_freed_memory
 from ...errors import InputError
-from ...inference.allocation import give_back_large_blocks
 from ...inference.loading import load, pick_dtype
 from ...inference.reading import CHUNK, read_rows
 from ...inference.resolution import BUNDLED
@@ -61,7 +61,7 @@ class Contender:
 
     def __init__(self, threads: int, model: str, weights: str, layers: int = 0) -> None:
         torch.set_num_threads(threads)
-        give_back_large_blocks()  # as `griffin read` does
+        give_back_freed_memory()  # as `griffin read` does
         self.model = _made(model, weights, layers)
         gc.collect()
 

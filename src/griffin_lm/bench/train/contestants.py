@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...allocator import keep_freed_memory
 from ...errors import MissingExtra
 from ...mixers import RGLRU
 from ...models.config import ModelConfig
 from ...models.griffin import build
 from ...training.batch import Batch
 from ...training.config import TrainConfig
-from ...training.memory import keep_freed_memory
 from ...training.speed import matmul_parameters
 from ...training.trainer import Trainer
 from .cases import Case
