@@ -23,6 +23,7 @@ BEAT = 1.0  # seconds
 SILENT = 5  # beats without a sign from one whose connection broke
 HUNG = 30  # beats without a sign from one whose connection stands
 GRACE = 15  # beats that the main thread has to end by itself, once somebody is gone
+LINGER = 5  # beats that one who stops by an error waits at most for the others to hear why
 _GONE = "gone"
 _BROKEN = ("gloo", "nccl", "Connection closed", "Connection reset", "Broken pipe", "Socket")
 
@@ -38,12 +39,17 @@ class Watch:
         self.rank, self.size = rank, size
         self._store: Any = store if size > 1 else None
         self._left = threading.Event()
+        self._found: tuple[int, str] | None = None  # who is gone, and why, once it is heard
+        self._before: Any = None  # what SIGTERM did until here
         self._thread = threading.Thread(target=self._run, name="griffin-watch", daemon=True)
 
     def __enter__(self) -> "Watch":
         if self._store is not None:
             self._store.set(_alive(self.rank), "0")
             self._thread.start()
+            if threading.current_thread() is threading.main_thread():
+                self._before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+                signal.signal(signal.SIGTERM, self._on_terminate)
         return self
 
     def __exit__(
@@ -54,12 +60,22 @@ class Watch:
                 self._explain(error)
         finally:
             self._left.set()
+            if self._before is not None and signal.getsignal(signal.SIGTERM) == self._on_terminate:
+                signal.signal(signal.SIGTERM, self._before)
+
+    def _on_terminate(self, number: int, frame: Any) -> None:
+        """As before, but once it is heard who is gone this process goes on until it has said so."""
+        if self._found is not None:
+            return
+        signal.signal(number, self._before)
+        signal.raise_signal(number)
 
     def _explain(self, error: BaseException) -> None:
         """Leaves this process's words, or raises a TrainingError with another's."""
         if not _is_broken_connection(error):
             what = str(error) if isinstance(error, GriffinError) else _described(error)
             self._tell(self.rank, f"stopped: {what}")
+            self._linger()
             return
         with _untroubled():
             found = self._blame()
@@ -92,6 +108,18 @@ class Watch:
         except RuntimeError:  # nobody can be told any more
             return rank, words
 
+    def _linger(self) -> None:
+        """Waits until all know: with this process gone, torchrun ends them before they can ask."""
+        try:
+            self._store.set(_heard(self.rank), "")
+            everyone = [_heard(rank) for rank in range(self.size)]
+            for _ in range(int(LINGER * BEAT / 0.05)):
+                if self._store.check(everyone):
+                    return
+                time.sleep(0.05)
+        except RuntimeError:  # the store is gone, and with it whoever could hear
+            return
+
     def _told(self) -> tuple[int, str] | None:
         if not self._store.check([_GONE]):
             return None
@@ -113,6 +141,9 @@ class Watch:
                 if still >= HUNG:
                     self._tell(neighbour, f"died: no sign of life for {HUNG * BEAT:.0f} s")
                 found = self._told()
+                if self._found is None and found is not None:
+                    self._found = found
+                    self._store.set(_heard(self.rank), "")
             except RuntimeError:
                 lost += 1
                 found = (0, "died, or the launcher did: the store they met at is gone")
@@ -135,6 +166,10 @@ def _untroubled() -> Generator[None]:
 
 def _alive(rank: int) -> str:
     return f"alive/{rank}"
+
+
+def _heard(rank: int) -> str:
+    return f"heard/{rank}"
 
 
 def _is_broken_connection(error: BaseException) -> bool:
