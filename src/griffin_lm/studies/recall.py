@@ -30,6 +30,7 @@ class Trial:
     window: of local attention. every: steps between looks at 256 rows. lengths: asked at the end;
     budget: tokens that each of them may take (at least 16 rows, at most 512 are asked); farthest:
     the longest that models with global attention are asked at, whose time grows with its square.
+    architectures, sweep: where they are not the study's.
     """
 
     task: Task
@@ -39,6 +40,8 @@ class Trial:
     lengths: tuple[int, ...] = ()
     budget: int = 2**18
     farthest: int = 4096
+    architectures: tuple[str, ...] = ()
+    sweep: Sweep | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +53,20 @@ class Settings:
     sweep: Sweep
     architectures: tuple[str, ...] = FEW
 
+    def of(self, trial: str) -> tuple[str, ...]:
+        """The architectures of a trial."""
+        return self.trials[trial].architectures or self.architectures
+
+    def sweep_of(self, trial: str) -> Sweep:
+        """The sweep of a trial."""
+        return self.trials[trial].sweep or self.sweep
+
 
 _SHAPE = Shape(vocab=16, width=64, layers=3, heads=4, window=32, mlp_width=128)
 _PAPER = Shape(vocab=16, width=64, layers=5, heads=4, window=128, mlp_width=192)
+
+
+_FIXED = Sweep(rates=(0.001, 0.004, 0.016), factor=4.0, seeds=(0, 1), extend=0)
 
 
 def _lengths(low: int, high: int, step: int = 1) -> tuple[int, ...]:
@@ -111,18 +125,23 @@ SCALES = {
                 recipe=Recipe(steps=600, rows=64, length=64),
                 every=100,
                 lengths=_lengths(6, 16, 2),
+                sweep=_FIXED,
             ),
             "copying": Trial(
                 task=Task("copying", 16, 72, 8),
                 window=32,
                 recipe=Recipe(steps=600, rows=64, length=72),
                 every=100,
+                architectures=("griffin", "hawk", "lru", "mqa"),
+                sweep=_FIXED,
             ),
             "mqar-4": Trial(
                 task=Task("mqar", 64, 64, 4),
                 window=64,
-                recipe=Recipe(steps=1000, rows=64, length=64),
+                recipe=Recipe(steps=500, rows=64, length=64),
                 every=100,
+                architectures=("griffin", "hawk", "lru", "mqa"),
+                sweep=_FIXED,
             ),
         },
         sweep=Sweep(rates=(0.001, 0.004, 0.016), factor=4.0, seeds=(0, 1)),
@@ -175,13 +194,13 @@ def _settings_of(settings: Settings, trial: str, name: str) -> JSON:
 
 
 def plan(settings: Settings, done: Done) -> list[Cell]:
-    """Task by task, the rates of every architecture, then more seeds at the best."""
+    """Task by task, the rates of every architecture; then more seeds at the best."""
     cells: list[Cell] = []
     for trial in settings.trials:
-        for name in settings.architectures:
+        for name in settings.of(trial):
             wanted = _settings_of(settings, trial, name)
-            cells += settings.sweep.cells(done, f"{trial}-{name}", wanted)
-    return cells
+            cells += settings.sweep_of(trial).cells(done, f"{trial}-{name}", wanted)
+    return sorted(cells, key=lambda cell: cell.settings["seed"])
 
 
 @dataclass
@@ -256,7 +275,7 @@ def accuracy(model: Griffin, task: Task, rows: int, device: torch.device) -> flo
 
 def _seeds(settings: Settings, done: Done, trial: str, name: str) -> Sequence[JSON]:
     wanted = _settings_of(settings, trial, name)
-    return [figures for _, figures in at_best(done, settings.sweep, wanted)]
+    return [figures for _, figures in at_best(done, settings.sweep_of(trial), wanted)]
 
 
 def tables(settings: Settings, done: Done) -> list[Table]:
@@ -264,7 +283,7 @@ def tables(settings: Settings, done: Done) -> list[Table]:
     made: list[Table] = []
     for trial, chosen in settings.trials.items():
         rows: list[list[str]] = []
-        for name in settings.architectures:
+        for name in settings.of(trial):
             runs = _seeds(settings, done, trial, name)
             if not runs:
                 continue
@@ -274,7 +293,7 @@ def tables(settings: Settings, done: Done) -> list[Table]:
                     LABELS[name],
                     joined([run["accuracy"] for run in runs]),
                     ", ".join(steps),
-                    rate_said(done, settings.sweep, _settings_of(settings, trial, name)),
+                    rate_said(done, settings.sweep_of(trial), _settings_of(settings, trial, name)),
                     str(len(runs)),
                     f"{runs[0]['parameters']:,}",
                     f"{runs[0]['state_bytes']:,}" if name not in ("mqa", "mha") else "grows",
@@ -296,7 +315,7 @@ def _words(trial: Trial) -> str:
 def _by_length(settings: Settings, done: Done, trial: str) -> Table:
     lengths = settings.trials[trial].lengths
     rows: list[list[str]] = []
-    for name in settings.architectures:
+    for name in settings.of(trial):
         if runs := _seeds(settings, done, trial, name):
             found = [
                 [run["by_length"][str(n)] for run in runs if str(n) in run["by_length"]]
@@ -312,7 +331,7 @@ def panels(settings: Settings, done: Done) -> list[Panel]:
     for trial, chosen in settings.trials.items():
         learning: list[Line] = []
         reaching: list[Line] = []
-        for name in settings.architectures:
+        for name in settings.of(trial):
             runs = _seeds(settings, done, trial, name)
             if runs:
                 steps, found = zip(*runs[0]["by_step"], strict=True)
