@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from griffin_lm.errors import TrainingError
-from griffin_lm.studies import books, recall, scaling, tokens
+from griffin_lm.studies import books, recall, recall_runs, scaling, tokens
 from griffin_lm.studies.architectures import sized
 from griffin_lm.studies.compare import compare
 from griffin_lm.studies.fit import Recipe, StepFeed, batch_of, fit, trainer_for
@@ -127,9 +127,9 @@ def test_accuracy_in_chunks_is_that_of_one_reading(monkeypatch: pytest.MonkeyPat
     fit(trainer, 30)
     task = Task("copying", 16, 20, 5)
     with torch.inference_mode():
-        whole = recall.accuracy(trainer.model, task, 64, CPU)
-        monkeypatch.setattr(recall, "_CHUNK", 3)
-        assert recall.accuracy(trainer.model, task, 64, CPU) == whole > 0
+        whole = recall_runs.accuracy(trainer.model, task, 64, CPU)
+        monkeypatch.setattr(recall_runs, "_CHUNK", 3)
+        assert recall_runs.accuracy(trainer.model, task, 64, CPU) == whole > 0
 
 
 def test_bigrams_are_repeated_from_their_second_time_on() -> None:

@@ -52,18 +52,20 @@ def measure_recall(
     rows: int = 32,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    fields: Sequence[str] = FIELDS,
 ) -> list[Cell]:
     """Recall at each distance, with and without a note, `rows` rows each; batch 2 * rows.
 
     prose: token arrays of texts; each row begins at a random place of one of them. Raises DataError
-    if none is long enough.
+    if none is long enough. fields: that a note has and questions ask for.
     """
 
     def encode(text: str) -> list[int]:
         return tokenizer.encode(text, bos=False, markers=True)
 
     distances = sorted(distances)
-    values = {field: list(pieces.items()) for field, pieces in single_pieces(encode).items()}
+    pieces = single_pieces(encode)
+    values = {field: list(pieces[field].items()) for field in fields}
     random = np.random.default_rng(seed)
     texts = [text for text in prose if len(text) > _LEAD + distances[-1] + 1]
     if not texts:
@@ -75,7 +77,7 @@ def measure_recall(
     plain = [bos + lead for lead, _ in openings]
     state = State.concat([_read_all(model, noted), _read_all(model, plain)])
     gaps = torch.from_numpy(np.concatenate([gap_rows, gap_rows]).astype(np.int64)).to(device)
-    refusal = encode(question_text(FIELDS[0]) + NO_NOTE)[len(encode(question_text(FIELDS[0])))]
+    refusal = encode(question_text(fields[0]) + NO_NOTE)[len(encode(question_text(fields[0])))]
     cells: list[Cell] = []
     at = 0
     for distance in distances:
@@ -85,7 +87,7 @@ def measure_recall(
             at += chunk.shape[1]
             if progress is not None:
                 progress(at, distances[-1])
-        for place, field in enumerate(FIELDS):
+        for place, field in enumerate(fields):
             question = torch.tensor(encode(question_text(field)), device=device)
             logits, _ = model(question.expand(2 * rows, -1), state=state, logits="last")
             assert logits is not None
@@ -123,11 +125,11 @@ def _rows(
     for row in range(rows):
         text = texts[row % len(texts)]
         begin = int(random.integers(len(text) - longest - _LEAD))
-        drawn = {field: values[field][int(random.integers(len(values[field])))] for field in FIELDS}
+        drawn = {field: some[int(random.integers(len(some)))] for field, some in values.items()}
         note = encode(note_text({field: word for field, (word, _) in drawn.items()}))
         openings.append((text[begin : begin + _LEAD].tolist(), note))
         gaps.append(text[begin + _LEAD : begin + _LEAD + longest])
-        wanted.append([drawn[field][1] for field in FIELDS])
+        wanted.append([token for _, token in drawn.values()])
     return np.stack(gaps), openings, torch.tensor(wanted)
 
 

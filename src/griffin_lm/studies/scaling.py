@@ -62,7 +62,7 @@ SCALES = {
         shapes=(_shape(32, 3), _shape(64, 3)), ratio=1.0, rows=16, length=64, sweep=_ONE, held=64
     ),
     "cpu": Settings(
-        shapes=(_shape(32, 3), _shape(48, 3), _shape(80, 3)),
+        shapes=(_shape(32, 3), _shape(48, 3), _shape(64, 3)),
         ratio=6.0,
         rows=16,
         length=128,
@@ -186,9 +186,10 @@ the paper's count of parameters.""",
 Griffin (2402.19427), figure 1a, 100M to 14B parameters at about 20 tokens each: Griffin below MQA
 at every budget; Hawk above it, the gap closing as it grows. A plot without numbers.""",
     limits="""\
-Three sizes below a quarter of a million parameters at scale cpu, a third of the tokens per
-parameter that the paper takes: a line through three points. At such sizes the width of the head and the constant
-parts of a block weigh as much as what is compared. One seed a point unless said.""",
+Three sizes below a fifth of a million parameters at scale cpu, a third of the tokens per
+parameter that the paper takes: a line through three points. At such sizes the width of the head
+and the constant parts of a block weigh as much as what is compared. One seed a point unless
+said.""",
     scales=SCALES,
     plan=plan,
     measure=measure,

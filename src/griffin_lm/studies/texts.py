@@ -57,7 +57,7 @@ def novels(data: Path | None, most: int, pieces: bool) -> Corpus:
     most: characters to train on, the first ones. pieces: ids of fledgling's vocabulary of 2,048
     pieces, else bytes. Of the held-out documents every other one is to choose by.
     """
-    path = _find(data, "eltec-eng.jsonl.bz2") or _any_books(data)
+    path = books_file(data)
     encode = _pieces if pieces else _bytes
     if path is None:
         text = (BUNDLED["fledgling"] / "book.txt").read_text(encoding="utf-8")
@@ -76,6 +76,11 @@ def novels(data: Path | None, most: int, pieces: bool) -> Corpus:
     kept = [encode(text) for author, text in books if author in held]
     source = f"{len(books)} novels of {path.name}, {len(held)} of {len(authors)} authors held out"
     return Corpus(np.concatenate(train), kept[::2], kept[1::2] or kept, source)
+
+
+def books_file(data: Path | None) -> Path | None:
+    """The novels in a folder; None: there are none."""
+    return _find(data, "eltec-eng.jsonl.bz2") or _any_books(data)
 
 
 def _find(data: Path | None, name: str) -> Path | None:
