@@ -9,7 +9,7 @@ from ..models import Griffin
 from ..shapes import JSON
 from .architectures import LABELS, Shape, inner_parameters, sized
 from .fit import Recipe, fit, trainer_for
-from .page import joined
+from .page import joined, median, verdict
 from .study import Cell, Done, Line, Panel, Place, Study, Table, of_kind
 from .sweep import Sweep, rate_said
 from .texts import by_power, crops, losses, novels, segments
@@ -284,6 +284,72 @@ def panels(settings: Settings, done: Done) -> list[Panel]:
     return made
 
 
+def _between(runs: Sequence[JSON], low: int, high: int) -> float:
+    """Median over seeds of the mean nats at positions from `low` up to `high`, powers of two."""
+    means: list[float] = []
+    for run in runs:
+        parts = [(int(p), nats) for p, nats in run["by_position"].items() if low <= int(p) < high]
+        means.append(sum(p * nats for p, nats in parts) / sum(p for p, _ in parts))
+    return median(means)
+
+
+def verdicts(settings: Settings, done: Done) -> list[str]:
+    """All four, where the runs that decide them are there."""
+    own, (near, *later) = settings.shape.window, settings.lengths
+    short = {name: _runs(settings, done, name, near, own) for name in settings.architectures}
+    long = {name: _runs(settings, done, name, later[-1], own) for name in short} if later else {}
+    far = 8192
+    if near != 256 or settings.read < far or not all(short[name] for name in ("griffin", "hawk")):
+        return []
+    said: list[str] = []
+    for name, least, most in (("griffin", -9.0, 0.02), ("hawk", -9.0, 0.02), ("mqa", 0.3, 99.0)):
+        if short.get(name):
+            before, after = (_between(short[name], *p) for p in ((128, 256), (1024, far)))
+            words = f"at most {most}" if name != "mqa" else f"more than {least}"
+            said.append(
+                verdict(
+                    f"1, {LABELS[name]} trained at 256, positions 1,024 to 8,191 over 128 to 255, "
+                    f"{words}",
+                    least < after - before <= most,
+                    f"{after - before:+.3f}: {before:.3f} and {after:.3f}",
+                )
+            )
+    both = [name for name in short if short[name] and long.get(name)]
+    if both:
+        gain = {n: _between(short[n], 1024, far) - _between(long[n], 1024, far) for n in both}
+        loss = {n: _between(long[n], 1, 256) - _between(short[n], 1, 256) for n in both}
+        for claim, found, held in (
+            ("2, trained at 1,024 better at 1,024 to 8,191", gain, min(gain.values()) > 0),
+            (
+                "2, trained at 1,024 worse by 0 to 0.05 below 256",
+                loss,
+                all(0 <= value <= 0.05 for value in loss.values()),
+            ),
+        ):
+            each = ", ".join(f"{LABELS[name]} {value:+.3f}" for name, value in found.items())
+            said.append(verdict(claim, held, each))
+    seen, new = (
+        median([r["repeated"][key] for r in short["hawk"]])
+        - median([r["repeated"][key] for r in short["griffin"]])
+        for key in ("seen", "new")
+    )
+    claim = "3, Hawk's loss over Griffin's, on bigrams seen before more than on others"
+    said.append(verdict(claim, seen > new, f"{seen:+.3f} and {new:+.3f}"))
+    moved: dict[str, float] = {}
+    for name in ("griffin", "local"):
+        each = [_runs(settings, done, name, near, window) for window in (16, 256)]
+        if all(each):
+            first, last = (median([run["score"] for run in some]) for some in each)
+            moved[name] = abs(last - first)
+    if len(moved) == 2:
+        claim = (
+            "4, from window 16 to 256 Griffin moves by less than 0.03, local attention twice that"
+        )
+        held = moved["griffin"] < 0.03 and moved["local"] > 2 * moved["griffin"]
+        said.append(verdict(claim, held, f"{moved['griffin']:.3f} and {moved['local']:.3f}"))
+    return said
+
+
 STUDY = Study(
     title="Books: loss by position",
     question="Does a model get better, or at least not worse, past the length it was trained at?",
@@ -313,4 +379,5 @@ would move all of them together. Rotary positions without any of the cures there
     measure=measure,
     tables=tables,
     panels=panels,
+    verdicts=verdicts,
 )

@@ -21,6 +21,7 @@ from ..training.memo.curriculum import Curriculum
 from ..training.memo.documents import NO_ANSWER, MemoTokens, memo_document
 from .architectures import LABELS, Shape, inner_parameters, sized
 from .fit import Draw, Recipe, batch_of, fit, trainer_for
+from .page import verdict
 from .study import Cell, Done, Line, Panel, Place, Table, of_kind
 from .texts import books_file, novels
 
@@ -174,7 +175,7 @@ def found(memo: Memo, done: Done) -> dict[str, JSON]:
     return {name: runs[0][1] for name, runs in every.items() if runs}
 
 
-def label(memo: Memo, name: str) -> str:
+def label(name: str) -> str:
     """Of an architecture; the bundled model by its name."""
     return LABELS.get(name, name)
 
@@ -191,7 +192,7 @@ def tables(memo: Memo, done: Done) -> list[Table]:
             values = [figures[key].get(str(distance)) for distance in distances]
             values = [value[inner] if inner and value else value for value in values]
             shown = ["–" if value is None else format(value, form) for value in values]
-            made.append([label(memo, name), *shown])
+            made.append([label(name), *shown])
         return made
 
     return [
@@ -201,6 +202,41 @@ def tables(memo: Memo, done: Done) -> list[Table]:
             "needle: nats by which its digits are likelier", head, rows("needle", "gain", "+.2f")
         ),
     ]
+
+
+def verdicts(memo: Memo, done: Done) -> list[str]:
+    """Hypothesis 4. Inside: up to the window; beyond: past what attention's layers chain."""
+    every = found(memo, done)
+    reach = memo.shape.window * memo.shape.layers
+    inside = [d for d in memo.distances if d <= memo.shape.window]
+    beyond = [d for d in memo.distances if reach < d <= 8 * memo.longest]
+    said: list[str] = []
+
+    def mean(name: str, distances: Sequence[int]) -> float:
+        shares = [every[name]["recall"].get(str(d)) for d in distances]
+        return float(np.mean([share for share in shares if share is not None]))
+
+    for name in memo.architectures:
+        if name not in every or not inside or not beyond or name == "mqa":
+            continue
+        near, far = mean(name, inside), mean(name, beyond)
+        if name == "local":
+            claim = "4, memo: local attention at chance (below 0.05) beyond its reach"
+            said.append(verdict(claim, far < 0.05, f"{far:.2f}, inside {near:.2f}"))
+        else:
+            claim = f"4, memo: {LABELS[name]} recalls beyond what it recalls inside (within 0.05)"
+            held = None if near < 0.5 else far >= near - 0.05
+            said.append(verdict(claim, held, f"{far:.2f}, inside {near:.2f}"))
+    gains = {
+        name: max(one["gain"] for d, one in figures["needle"].items() if int(d) >= reach)
+        for name, figures in every.items()
+        if any(int(d) >= reach for d in figures["needle"])
+    }
+    if gains:
+        each = ", ".join(f"{label(name)} {gain:+.2f}" for name, gain in gains.items())
+        claim = "4, a needle in other words is recalled by none (gain below 1 nat from there on)"
+        said.append(verdict(claim, max(gains.values()) < 1, each))
+    return said
 
 
 def panels(memo: Memo, done: Done) -> list[Panel]:

@@ -131,12 +131,22 @@ def _scales(study: Study, cells: Mapping[str, Done]) -> str:
     return "\n".join(lines)
 
 
+def verdict(claim: str, held: bool | None, figures: str) -> str:
+    """A line that holds a claim against figures; held None: they do not decide it."""
+    word = {True: "held", False: "refuted", None: "not decided"}[held]
+    return f"{claim}: **{word}** ({figures})."
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle one, or the mean of the middle two."""
+    ordered = sorted(values)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+
+
 def joined(values: Sequence[float], form: str = ".3f") -> str:
     """Median of several seeds with least and most; one alone as it is; a dash for none."""
     if not values:
         return "–"
     if len(values) == 1:
         return format(values[0], form)
-    ordered = sorted(values)
-    middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
-    return f"{middle:{form}} ({ordered[0]:{form}}–{ordered[-1]:{form}})"
+    return f"{median(values):{form}} ({min(values):{form}}–{max(values):{form}})"

@@ -1,12 +1,12 @@
 """Recall: what a state of fixed size holds, and how far (Griffin, 6.2; Mamba, 4.1; Zoology)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..shapes import JSON
 from . import memo
 from .architectures import LABELS
-from .page import joined
-from .recall_runs import SCALES, Settings, Trial, measure, plan, settings_of
+from .page import joined, median, verdict
+from .recall_runs import SCALES, SOLVED, Settings, Trial, measure, plan, settings_of
 from .study import Done, Line, Panel, Study, Table
 from .sweep import at_best, rate_said
 
@@ -85,6 +85,99 @@ def panels(settings: Settings, done: Done) -> list[Panel]:
     return made if settings.memo is None else made + memo.panels(settings.memo, done)
 
 
+def verdicts(settings: Settings, done: Done) -> list[str]:
+    """All four, as far as the runs that decide them are there."""
+    every = {
+        trial: {
+            name: runs
+            for name in settings.of(trial)
+            if (runs := _seeds(settings, done, trial, name))
+        }
+        for trial in settings.trials
+    }
+    said = [
+        *_of_copying(every.get("copying", {})),
+        *_of_induction(every.get("induction", {})),
+        *(
+            line
+            for trial, runs in every.items()
+            if "mqar" in trial
+            for line in _of_mqar(trial, runs)
+        ),
+    ]
+    return said if settings.memo is None else said + memo.verdicts(settings.memo, done)
+
+
+Runs = Mapping[str, Sequence[JSON]]
+
+
+def _reached(runs: Runs) -> tuple[dict[str, float], str]:
+    found = {name: median([run["accuracy"] for run in some]) for name, some in runs.items()}
+    return found, ", ".join(f"{LABELS[name]} {share:.2f}" for name, share in found.items())
+
+
+def _of_copying(runs: Runs) -> list[str]:
+    found, _ = _reached(runs)
+    said: list[str] = []
+    if all(name in found for name in ("griffin", "hawk", "mqa")):
+        few = {name: runs[name] for name in ("griffin", "hawk", "mqa")}
+        held = min(_reached(few)[0].values()) > 0.99
+        said.append(verdict("1, copying: Griffin, Hawk, MQA above 0.99", held, _reached(few)[1]))
+        steps = {n: [run["solved_at"] for run in runs[n]] for n in ("griffin", "hawk")}
+        if None in [*steps["griffin"], *steps["hawk"]]:
+            each = ", ".join(f"{LABELS[n]} {found[n]:.2f}" for n in steps)
+            claim = "1, copying: Hawk needs more steps than Griffin"
+            said.append(verdict(claim, None, f"not both solved it on all seeds: {each}"))
+        else:
+            slow, fast = median(steps["hawk"]), median(steps["griffin"])
+            claim = "1, copying: Hawk needs more steps than Griffin"
+            said.append(verdict(claim, slow > fast, f"{slow:.0f} and {fast:.0f}"))
+    if "lru" in found:
+        claim = "1, copying: LRU stays below 0.9"
+        said.append(verdict(claim, found["lru"] < 0.9, f"{found['lru']:.2f}"))
+    return said
+
+
+def _of_induction(runs: Runs) -> list[str]:
+    if len(runs) < 2 or "64" not in next(iter(runs.values()))[0]["by_length"]:
+        return []
+    few = {name: some for name, some in runs.items() if name != "local"}
+    found, each = _reached(few)
+    claim = "2, induction: all but local attention above 0.99 at the length trained on"
+    said = [verdict(claim, min(found.values()) > 0.99, each)]
+
+    def at(name: str, length: int) -> float:
+        return median([run["by_length"][str(length)] for run in runs[name]])
+
+    for name in ("griffin", "hawk"):
+        if name in runs:
+            near, far = at(name, 256), at(name, 1024)
+            held = True if far > 0.9 else False if near <= 0.9 else None
+            claim = f"2, induction: {LABELS[name]} above 0.9 at 8 times that length"
+            said.append(verdict(claim, held, f"at 4 and 16 times: {near:.2f}, {far:.2f}"))
+    if "mqa" in runs:
+        claim = "2, induction: MQA below 0.9 by 4 times that length"
+        said.append(verdict(claim, at("mqa", 256) < 0.9, f"{at('mqa', 256):.2f}"))
+    return said
+
+
+def _of_mqar(trial: str, runs: Runs) -> list[str]:
+    found, each = _reached(runs)
+    if not all(name in found for name in ("griffin", "hawk", "mqa")):
+        return []
+    solve = min(found["griffin"], found["mqa"]) >= SOLVED > found["hawk"]
+    apart = found["griffin"] - found["hawk"]
+    said = [
+        verdict(f"3, {trial}: MQA and Griffin solve what Hawk does not", solve, each),
+        verdict(f"3, {trial}: Hawk below Griffin by 0.2", apart >= 0.2, f"{apart:.2f}"),
+    ]
+    if "lru" in found:
+        figures = f"{found['lru']:.2f} and {found['hawk']:.2f}"
+        held = found["lru"] <= found["hawk"]
+        said.append(verdict(f"3, {trial}: LRU at or below Hawk", held, figures))
+    return said
+
+
 STUDY = Study(
     title="Recall: what a state holds, and how far",
     question="Which tasks of recall does each architecture learn, how fast, and how far?",
@@ -123,4 +216,5 @@ through its course.""",
     measure=measure,
     tables=tables,
     panels=panels,
+    verdicts=verdicts,
 )

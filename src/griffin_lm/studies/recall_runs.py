@@ -163,10 +163,10 @@ SCALES = {
         sweep=Sweep(rates=(0.001, 0.004, 0.016), factor=4.0, seeds=(0, 1)),
         memo=Memo(
             shape=_MEMO,
-            recipe=Recipe(steps=500, rows=16, length=256),
+            recipe=Recipe(steps=300, rows=16, length=256),
             longest=128,
             distances=(16, 64, 128, 256, 1024, 4096),
-            far=(64, 256, 1024, 4096, 16_384),
+            far=(16, 64, 256, 1024, 4096),
             farthest=1024,
             rows=32,
         ),

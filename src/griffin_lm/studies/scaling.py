@@ -9,7 +9,7 @@ from ..models import Griffin
 from ..shapes import JSON
 from .architectures import LABELS, Shape, inner_parameters, sized
 from .fit import Recipe, fit, trainer_for
-from .page import joined
+from .page import joined, verdict
 from .study import Cell, Done, Line, Panel, Place, Study, Table
 from .sweep import Sweep, at_best, rate_said
 from .texts import crops, losses, novels, segments
@@ -63,7 +63,7 @@ SCALES = {
     ),
     "cpu": Settings(
         shapes=(_shape(32, 3), _shape(48, 3), _shape(64, 3)),
-        ratio=6.0,
+        ratio=4.0,
         rows=16,
         length=128,
         sweep=Sweep(rates=(0.001, 0.004, 0.016), factor=4.0, seeds=(0,), extend=1),
@@ -173,6 +173,38 @@ def panels(settings: Settings, done: Done) -> list[Panel]:
     return [Panel("Loss against training", "FLOPs", "nats a byte", lines, "xy")]
 
 
+def verdicts(settings: Settings, done: Done) -> list[str]:
+    """Both, for architectures that have all sizes."""
+    every = {name: _points(settings, done, name) for name in settings.architectures}
+    every = {name: points for name, points in every.items() if len(points) > 2}
+    lines = {
+        name: line_through([(flops, min(nats)) for flops, nats, _ in points])
+        for name, points in every.items()
+    }
+    said: list[str] = []
+    if lines:
+        each = ", ".join(f"{LABELS[name]} {off:.4f}" for name, (_, _, off) in lines.items())
+        straight = max(off for _, _, off in lines.values()) < 0.01
+        said.append(verdict("1, largest residual of the logarithm below 0.01", straight, each))
+    if len(lines) == 3:
+
+        def over(name: str) -> list[float]:
+            """The line's loss over that of MQA's at each budget of MQA's, in logarithms."""
+            (slope, level, _), (other, base, _) = lines[name], lines["mqa"]
+            budgets = [np.log(flops) for flops, _, _ in every["mqa"]]
+            return [float((slope - other) * at + level - base) for at in budgets]
+
+        griffin, hawk = over("griffin"), over("hawk")
+        claims = (
+            ("2, Griffin's line at or below MQA's at every budget", griffin, max(griffin) <= 0),
+            ("2, Hawk's line crosses or meets MQA's", hawk, min(hawk) <= 0 <= max(hawk)),
+        )
+        for claim, apart, held in claims:
+            each = ", ".join(f"{100 * (np.exp(part) - 1):+.1f} %" for part in apart)
+            said.append(verdict(claim, held, f"loss over MQA's, by size: {each}"))
+    return said
+
+
 STUDY = Study(
     title="Scaling: loss against FLOPs",
     question="At equal compute, does Griffin's or Hawk's loss lie below that of attention?",
@@ -186,7 +218,7 @@ the paper's count of parameters.""",
 Griffin (2402.19427), figure 1a, 100M to 14B parameters at about 20 tokens each: Griffin below MQA
 at every budget; Hawk above it, the gap closing as it grows. A plot without numbers.""",
     limits="""\
-Three sizes below a fifth of a million parameters at scale cpu, a third of the tokens per
+Three sizes below a fifth of a million parameters at scale cpu, a fifth of the tokens per
 parameter that the paper takes: a line through three points. At such sizes the width of the head
 and the constant parts of a block weigh as much as what is compared. One seed a point unless
 said.""",
@@ -195,4 +227,5 @@ said.""",
     measure=measure,
     tables=tables,
     panels=panels,
+    verdicts=verdicts,
 )

@@ -12,7 +12,7 @@ from ..shapes import JSON
 from ..training.trainer import Trainer
 from .architectures import LABELS, Shape, inner_parameters, sized
 from .fit import Recipe, fit, trainer_for
-from .page import joined
+from .page import joined, verdict
 from .study import Cell, Done, Line, Panel, Place, Study, Table
 from .sweep import Sweep, at_best, rate_said
 from .texts import crops, losses, novels, segments
@@ -252,6 +252,32 @@ def panels(settings: Settings, done: Done) -> list[Panel]:
     return [Panel("Annealed branches of one trunk", "tokens", "nats a byte", lines)]
 
 
+def verdicts(settings: Settings, done: Done) -> list[str]:
+    """Hypotheses 1 and 2; the third is what can't be decided here at all."""
+    base = _curves(settings, done, BASE)
+    found: dict[str, JSON] = {}
+    for name in ("griffin", "hawk"):
+        curves = _curves(settings, done, name)
+        if curves and base and (one := ratio(curves, base)):
+            found[name] = one
+    said: list[str] = []
+    if "griffin" in found:
+        one = found["griffin"]
+        figures = f"{one['ratio']:.2f}, 95 % {one['low']:.2f} to {one['high']:.2f}"
+        said.append(verdict("1, Griffin's token ratio is below 1", one["ratio"] < 1, figures))
+        without = not one["low"] <= 1 <= one["high"]
+        said.append(verdict("1, the interval over seeds excludes 1", without, figures))
+    if len(found) == 2:
+        near = {name: abs(math.log(one["ratio"])) for name, one in found.items()}
+        figures = f"{found['hawk']['ratio']:.2f} and {found['griffin']['ratio']:.2f}"
+        claim = "2, Hawk's ratio is nearer to 1 than Griffin's"
+        said.append(verdict(claim, near["hawk"] < near["griffin"], figures))
+    said.append(
+        "3, nothing here can confirm or refute 33 % fewer tokens: see what it does not show."
+    )
+    return said
+
+
 STUDY = Study(
     title="Tokens: how many it takes to reach a loss",
     question='What can be said here of "comparable quality with a third fewer tokens"?',
@@ -279,4 +305,5 @@ might want another.""",
     measure=measure,
     tables=tables,
     panels=panels,
+    verdicts=verdicts,
 )

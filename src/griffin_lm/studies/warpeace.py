@@ -7,7 +7,7 @@ from ..models import Griffin
 from ..shapes import JSON
 from .architectures import LABELS, Shape, inner_parameters, sized
 from .fit import Recipe, fit, trainer_for
-from .page import joined
+from .page import joined, median, verdict
 from .study import Cell, Done, Line, Panel, Place, Study, Table
 from .sweep import Sweep, at_best, rate_said
 from .texts import SYMBOLS, characters, crops, losses, segments
@@ -202,6 +202,44 @@ def panels(settings: Settings, done: Done) -> list[Panel]:
     return [Panel("Validation, in rows", "steps", "nats a character", lines, "x")]
 
 
+BEST_OF_2015 = (1.170, 1.201, 1.077)  # GRU-512 of 1, 2, 3 layers
+
+
+def verdicts(settings: Settings, done: Done) -> list[str]:
+    """Both hypotheses; the first speaks of runs of a pass at least."""
+    runs = {name: _runs(settings, done, name) for name in settings.architectures}
+    test = {name: median([run["test"] for run in some]) for name, some in runs.items() if some}
+    said: list[str] = []
+    few = [name for name in ("griffin", "hawk", "mqa") if name in test]
+    if len(few) == 3 and min(run["passes"] for run in runs["griffin"]) >= 1:
+        apart = max(test[name] for name in few) - min(test[name] for name in few)
+        each = ", ".join(f"{LABELS[name]} {test[name]:.3f}" for name in few)
+        claim = "1, Griffin, Hawk and MQA within 0.05 nats of one another"
+        said.append(verdict(claim, apart <= 0.05, f"{each}; apart {apart:.3f}"))
+        best = min(test.values())
+        if "gru" in test:
+            figures = f"{test['gru']:.3f}, the best {best:.3f}"
+            said.append(
+                verdict("1, GRU within 0.1 of the best", test["gru"] <= best + 0.1, figures)
+            )
+        if "lru" in test:
+            figures = f"{test['lru']:.3f} and {test['hawk']:.3f}"
+            said.append(verdict("1, LRU behind Hawk", test["lru"] > test["hawk"], figures))
+    if test:
+        found = [
+            (run[key], LABELS[name], key)
+            for name, some in runs.items()
+            for run in some
+            for key in ("test", "test_carried")
+            if key in run
+        ]
+        nats, name, key = min(found)
+        how = "carried" if key == "test_carried" else "in rows"
+        claim = "2, none reaches a GRU-512 of 2015 (1.170, 1.201, 1.077)"
+        said.append(verdict(claim, nats > max(BEST_OF_2015), f"best: {name} {how}, {nats:.3f}"))
+    return said
+
+
 STUDY = Study(
     title="War and Peace, by characters",
     question="At equal parameters and data, which architecture predicts the next character best?",
@@ -229,4 +267,5 @@ it and an MLP after it, so it is not 2015's. One text, one language.""",
     measure=measure,
     tables=tables,
     panels=panels,
+    verdicts=verdicts,
 )
