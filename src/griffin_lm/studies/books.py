@@ -79,13 +79,13 @@ SCALES = {
     "cpu": Settings(
         shape=Shape(vocab=VOCAB, width=64, layers=3, heads=4, window=64, mlp_width=128),
         sweep=Sweep(rates=(0.001, 0.004, 0.016), factor=4.0, seeds=(0,)),
-        swept_tokens=100_000,
-        tokens=500_000,
+        swept_tokens=60_000,
+        tokens=300_000,
         batch=2048,
         lengths=(256, 1024),
         windows=(16, 256),
         read=32_768,
-        rows=8,
+        rows=4,
         farthest=8192,
         characters=12_000_000,
     ),
@@ -370,9 +370,9 @@ attention alone.""",
 - Zoology (2312.04927), table 1, 355M, perplexity on repeated bigrams / others: attention 1.98 /
   10.62, RWKV 3.82 / 10.51, H3 3.83 / 10.75, Hyena 4.81 / 11.00.""",
     limits="""\
-A tenth of a million parameters and half a million tokens at scale cpu: the state is worth little to
+A tenth of a million parameters and 0.3 million tokens at scale cpu: the state is worth little to
 such a model yet, so a flat curve shows that nothing breaks, not that much is remembered. One
-seed. Eight rows read far: neighbouring points of a curve share their texts, other texts
+seed. Four rows read far: neighbouring points of a curve share their texts, other texts
 would move all of them together. Rotary positions without any of the cures there are for them.""",
     scales=SCALES,
     plan=plan,

@@ -154,7 +154,7 @@ SCALES = {
             "mqar-4": Trial(
                 task=Task("mqar", 64, 64, 4),
                 window=64,
-                recipe=Recipe(steps=400, rows=64, length=64),
+                recipe=Recipe(steps=400, rows=32, length=64),
                 every=100,
                 architectures=("griffin", "hawk", "lru", "mqa"),
                 sweep=_TWO,
@@ -163,7 +163,7 @@ SCALES = {
         sweep=Sweep(rates=(0.001, 0.004, 0.016), factor=4.0, seeds=(0, 1)),
         memo=Memo(
             shape=_MEMO,
-            recipe=Recipe(steps=300, rows=16, length=256),
+            recipe=Recipe(steps=300, rows=8, length=256),
             longest=128,
             distances=(16, 64, 128, 256, 1024, 4096),
             far=(16, 64, 256, 1024, 4096),

@@ -63,7 +63,7 @@ SCALES = {
     ),
     "cpu": Settings(
         shapes=(_shape(32, 3), _shape(48, 3), _shape(64, 3)),
-        ratio=4.0,
+        ratio=3.0,
         rows=16,
         length=128,
         sweep=Sweep(rates=(0.001, 0.004, 0.016), factor=4.0, seeds=(0,), extend=1),
@@ -218,10 +218,9 @@ the paper's count of parameters.""",
 Griffin (2402.19427), figure 1a, 100M to 14B parameters at about 20 tokens each: Griffin below MQA
 at every budget; Hawk above it, the gap closing as it grows. A plot without numbers.""",
     limits="""\
-Three sizes below a fifth of a million parameters at scale cpu, a fifth of the tokens per
-parameter that the paper takes: a line through three points. At such sizes the width of the head
-and the constant parts of a block weigh as much as what is compared. One seed a point unless
-said.""",
+Three sizes below a fifth of a million parameters at scale cpu, 3 tokens a parameter where the
+paper takes 20: a line through three points. At such sizes the width of the head and the constant
+parts of a block weigh as much as what is compared. One seed a point unless said.""",
     scales=SCALES,
     plan=plan,
     measure=measure,

@@ -57,7 +57,7 @@ SCALES = {
     ),
     "cpu": Settings(
         shape=Shape(vocab=256, width=64, layers=3, heads=4, window=64, mlp_width=128),
-        trunk=Recipe(steps=320, rows=16, length=128),
+        trunk=Recipe(steps=160, rows=16, length=128),
         sweep=Sweep(rates=(0.001, 0.004, 0.016), factor=4.0, seeds=(0, 1, 2)),
         characters=20_000_000,
     ),
