@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from griffin_lm.errors import TrainingError
-from griffin_lm.studies import books, recall, recall_runs, scaling, tokens
+from griffin_lm.studies import books_runs, recall, recall_runs, scaling, tokens
 from griffin_lm.studies.architectures import sized
 from griffin_lm.studies.compare import compare
 from griffin_lm.studies.fit import Recipe, StepFeed, batch_of, fit, trainer_for
@@ -134,7 +134,7 @@ def test_accuracy_in_chunks_is_that_of_one_reading(monkeypatch: pytest.MonkeyPat
 
 def test_bigrams_are_repeated_from_their_second_time_on() -> None:
     rows = np.array([[1, 2, 3, 1, 2, 3, 3], [5, 5, 5, 5, 1, 5, 1]])
-    assert books.repeated(rows).tolist() == [
+    assert books_runs.repeated(rows).tolist() == [
         [False, False, False, True, True, False],
         [False, True, True, False, False, True],
     ]
