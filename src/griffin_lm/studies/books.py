@@ -19,7 +19,7 @@ def _runs(settings: Settings, done: Done, name: str, length: int, window: int) -
 def tables(settings: Settings, done: Done) -> list[Table]:
     """By position, by slice, by window."""
     own, near = settings.shape.window, settings.lengths[0]
-    places = [2**k for k in range(4, settings.read.bit_length(), 1)]
+    places = [2**k for k in range(4, settings.read.bit_length() - 1)]
     by_place: list[list[str]] = []
     slices: list[list[str]] = []
     windows: list[list[str]] = []

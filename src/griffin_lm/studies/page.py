@@ -73,7 +73,7 @@ def _made(name: str, scale: str, done: Done) -> str:
     said = " and ".join(f"`{command}`" for command in commands)
     lines = [
         f"Scale {scale}: {said} on {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; "
-        f"{'; '.join(machines)}. {len(done)} cells, {whole:.1f} minutes.",
+        f"{'; '.join(machines)}. {len(done)} cells, {whole:.1f} minutes by the clock.",
         f"Seeds: {', '.join(map(str, seeds))}." if seeds else "",
         f"Texts: {'; '.join(texts)}." if texts else "",
         f"All figures: [{name}.json]({name}.json); every cell with its own time, machine and "

@@ -171,7 +171,6 @@ def tables(settings: Settings, done: Done) -> list[Table]:
                     str(len(runs)),
                     f"{runs[0]['passes']:.2f}",
                     f"{runs[0]['parameters']:,}",
-                    f"{runs[0]['tokens_per_s']:,}",
                 ]
             )
     head = [
@@ -184,7 +183,6 @@ def tables(settings: Settings, done: Done) -> list[Table]:
         "seeds",
         "passes",
         "parameters",
-        "tokens/s",
     ]
     return [Table("Nats a character", head, rows)]
 
