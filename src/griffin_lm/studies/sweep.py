@@ -85,6 +85,11 @@ def at_best(
     return [] if best is None else of_kind(done, **settings | (final or {}), rate=best)
 
 
+def is_swept(done: Done, sweep: Sweep, settings: JSON) -> bool:
+    """Whether every rate of the grid was tried: before that its best says little."""
+    return len(sweep.rates_tried(done, settings)) >= len(sweep.rates)
+
+
 def rate_said(done: Done, sweep: Sweep, settings: JSON) -> str:
     """The best rate, and whether it lies at an edge of what was tried."""
     best, tried = sweep.best(done, settings), sweep.rates_tried(done, settings)

@@ -263,9 +263,11 @@ def verdicts(settings: Settings, done: Done) -> list[str]:
     said: list[str] = []
     if "griffin" in found:
         one = found["griffin"]
-        figures = f"{one['ratio']:.2f}, 95 % {one['low']:.2f} to {one['high']:.2f}"
+        seeds = min(len(_curves(settings, done, name)) for name in ("griffin", BASE))
+        figures = f"{one['ratio']:.2f}"
         said.append(verdict("1, Griffin's token ratio is below 1", one["ratio"] < 1, figures))
-        without = not one["low"] <= 1 <= one["high"]
+        without = not one["low"] <= 1 <= one["high"] if seeds > 1 else None
+        figures = f"95 % {one['low']:.2f} to {one['high']:.2f}" if seeds > 1 else "one seed"
         said.append(verdict("1, the interval over seeds excludes 1", without, figures))
     if len(found) == 2:
         near = {name: abs(math.log(one["ratio"])) for name, one in found.items()}

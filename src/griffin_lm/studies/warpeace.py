@@ -215,7 +215,9 @@ def verdicts(settings: Settings, done: Done) -> list[str]:
         claim = "1, Griffin, Hawk and MQA within 0.05 nats of one another"
         said.append(verdict(claim, apart <= 0.05, f"{each}; apart {apart:.3f}"))
         best = min(test.values())
-        if "gru" in test:
+        if "gru" not in test:
+            said.append(verdict("1, GRU within 0.1 of the best", None, "GRU was not run in full"))
+        else:
             figures = f"{test['gru']:.3f}, the best {best:.3f}"
             said.append(
                 verdict("1, GRU within 0.1 of the best", test["gru"] <= best + 0.1, figures)
