@@ -13,6 +13,7 @@ constexpr Index kFew = 8;     // rows up to which weights are read from end to e
 constexpr Index kPart = 32;   // rows, and numbers of a row, of a block of x: 128 KB
 constexpr Index kRun = 2048;
 constexpr int kFour = 4;      // rows of the inner loop, by 2 columns: 8 sums in 16 registers
+constexpr Index kAhead = 2048;  // bytes of w in 4 bits, fetched before they are read
 }  // namespace
 
 char* tile() {
@@ -127,43 +128,54 @@ inline int32_t four(const int8_t* q) {
   return word;
 }
 
-// Half a panel (8 rows of w, one a lane) times Rows rows of x. A group's products of a nibble and
-// an int8 fit into 16 bits: 8 pairs of at most 2 * 15 * 127 in a lane.
-template <int Rows>
-inline void half_panel(const Int4Problem& p, Index m, Index n, Index half, bool ahead, float* out,
-                       Index ld) {
+// 32 bytes of w, two nibbles of eight columns each, times 4 + 4 numbers of a row of x. A group's
+// products of a nibble and an int8 fit into 16 bits: 8 pairs of at most 2 * 15 * 127 in a lane.
+inline __m256i nibbles(const uint8_t* w, __m256i first, __m256i second) {
+  const __m256i low = _mm256_set1_epi8(15), both = _mm256_loadu_si256((const __m256i*)w);
+  const __m256i lower = _mm256_and_si256(both, low);
+  const __m256i upper = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+  return _mm256_add_epi16(_mm256_maddubs_epi16(lower, first), _mm256_maddubs_epi16(upper, second));
+}
+
+// Rows rows of x by Halves halves of a panel (8 rows of w, one a lane). One row of x takes the
+// whole panel, which comes from memory as one stream; more find the second half in the cache.
+template <int Rows, int Halves>
+inline void panel(const Int4Problem& p, Index m, Index n, Index half, float* out, Index ld) {
   const Index groups = p.k / kGroup, all = p.kp / kGroup;
   const uint8_t* w = p.w + n * (p.k / 2) + 32 * half;
   const bf16* scales = p.scale + n * groups + 8 * half;
-  const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-  __m256 total[Rows];
-  for (int r = 0; r < Rows; ++r) total[r] = _mm256_setzero_ps();
-  for (Index g = 0; g < groups; ++g, w += kPanel * kGroup / 2) {
-    __m256i pairs[Rows];
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256 total[Rows][Halves];
+  for (auto& row : total)
+    for (auto& sum : row) sum = _mm256_setzero_ps();
+  for (Index g = 0; g < groups; ++g, w += kPanel * kGroup / 2, scales += kPanel) {
+    __m256i pairs[Rows][Halves];
     for (int i = 0; i < 4; ++i) {
-      if (ahead) _mm_prefetch((const char*)w + 64 * i + 2048, _MM_HINT_T0);
-      const __m256i both = _mm256_loadu_si256((const __m256i*)(w + 64 * i));
-      const __m256i lower = _mm256_and_si256(both, low);
-      const __m256i upper = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+      _mm_prefetch((const char*)w + 64 * i + kAhead, _MM_HINT_T0);
       for (int r = 0; r < Rows; ++r) {
         const int8_t* q = p.q + (m + r) * p.kp + g * kGroup + 4 * i;
-        const __m256i a = _mm256_maddubs_epi16(lower, _mm256_set1_epi32(four(q)));
-        const __m256i b = _mm256_maddubs_epi16(upper, _mm256_set1_epi32(four(q + 16)));
-        const __m256i sum = _mm256_add_epi16(a, b);
-        pairs[r] = i ? _mm256_add_epi16(pairs[r], sum) : sum;
+        const __m256i first = _mm256_set1_epi32(four(q)), second = _mm256_set1_epi32(four(q + 16));
+        for (int h = 0; h < Halves; ++h) {
+          const __m256i sum = nibbles(w + 64 * i + 32 * h, first, second);
+          pairs[r][h] = i ? _mm256_add_epi16(pairs[r][h], sum) : sum;
+        }
       }
     }
-    const __m128i narrow = _mm_loadu_si128((const __m128i*)(scales + g * kPanel));
-    const __m256 scale =
-        _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow), 16));
-    for (int r = 0; r < Rows; ++r) {
-      const __m256i sum = _mm256_sub_epi32(_mm256_madd_epi16(pairs[r], ones),
-                                           _mm256_set1_epi32(p.q_sums[(m + r) * all + g]));
-      total[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, total[r]);
+    for (int h = 0; h < Halves; ++h) {
+      const __m128i narrow = _mm_loadu_si128((const __m128i*)(scales + 8 * h));
+      const __m256 scale =
+          _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow), 16));
+      for (int r = 0; r < Rows; ++r) {
+        const __m256i sum = _mm256_sub_epi32(_mm256_madd_epi16(pairs[r][h], ones),
+                                             _mm256_set1_epi32(p.q_sums[(m + r) * all + g]));
+        total[r][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, total[r][h]);
+      }
     }
   }
   for (int r = 0; r < Rows; ++r)
-    _mm256_storeu_ps(out + r * ld, _mm256_mul_ps(total[r], _mm256_set1_ps(p.x_scale[m + r])));
+    for (int h = 0; h < Halves; ++h)
+      _mm256_storeu_ps(out + r * ld + 8 * h,
+                       _mm256_mul_ps(total[r][h], _mm256_set1_ps(p.x_scale[m + r])));
 }
 
 }  // namespace
@@ -191,12 +203,12 @@ void int4(const Int4Problem& p, const Block& b) {
   for (Index n = b.n0; n < b.n1; n += kPanel)
     for (Index m = b.m0; m < b.m1;) {
       const Index left = b.m1 - m;
-      for (Index half = 0; half < 2; ++half) {
-        float* out = b.out + (m - b.m0) * b.ld + (n - b.n0) + 8 * half;
-        if (left >= 4) half_panel<4>(p, m, n, half, m == b.m0 && !half, out, b.ld);
-        else if (left >= 2) half_panel<2>(p, m, n, half, m == b.m0 && !half, out, b.ld);
-        else half_panel<1>(p, m, n, half, m == b.m0 && !half, out, b.ld);
+      float* out = b.out + (m - b.m0) * b.ld + (n - b.n0);
+      for (Index half = 0; half < 2 && left > 1; ++half) {
+        if (left >= 4) panel<4, 1>(p, m, n, half, out + 8 * half, b.ld);
+        else panel<2, 1>(p, m, n, half, out + 8 * half, b.ld);
       }
+      if (left == 1) panel<1, 2>(p, m, n, 0, out, b.ld);
       m += left >= 4 ? 4 : left >= 2 ? 2 : 1;
     }
 }
@@ -247,7 +259,8 @@ const Kernels* avx2() {
                                false,
                                &own::kSpreadDense,
                                &own::kSpreadWide,
-                               &own::kSpreadInt8};
+                               &own::kSpreadInt8,
+                               &own::kOneQueryAvx2};
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &kernels : nullptr;
 }
 #else

@@ -120,7 +120,7 @@ void add(const bf16* const* values, Index count, const float* shares, Index room
 GRIFFIN_END
 }  // namespace
 
-const OneQuery kOneQuery{scores, add};
+const OneQuery kOneQueryAvx512{scores, add};
 }  // namespace avx2_kernels
 #endif
 }  // namespace griffin
