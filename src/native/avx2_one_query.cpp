@@ -11,9 +11,10 @@ GRIFFIN_BEGIN(GRIFFIN_AVX2)
 namespace {
 #include "avx2_tile.h"
 
-constexpr Index kAhead = 4096;  // bytes
+constexpr Index kAhead = 8192;  // bytes
 constexpr int kKeys = 4;        // of the inner loop over keys, by up to 3 rows of queries
 constexpr int kHeads = 5;       // rows of the inner loop over values, by 16 columns
+constexpr Index kValues = 16;   // at a time: their rows stay in the first-level cache
 
 // Rows follow one another in memory; the hardware's prefetcher ends at each page.
 inline void ahead(const bf16* row, Index width) {
@@ -28,14 +29,16 @@ inline void four_keys(const bf16* const* keys, const float* q, Index width, floa
   __m256 sums[Rows][4];
   for (auto& row : sums)
     for (auto& sum : row) sum = _mm256_setzero_ps();
-  for (Index k = 0; k < width; k += kStep, q += kStep * Rows)
-    for (int c = 0; c < kKeys; ++c) {
-      const __m256 even = first(keys[c] + k), odd = second(keys[c] + k);
-      for (int r = 0; r < Rows; ++r)
-        sums[r][c] = _mm256_fmadd_ps(_mm256_loadu_ps(q + 8 * r), even, sums[r][c]);
-      for (int r = 0; r < Rows; ++r)
-        sums[r][c] = _mm256_fmadd_ps(_mm256_loadu_ps(q + 8 * (Rows + r)), odd, sums[r][c]);
-    }
+  const auto step = [&](int c, const __m256 (&x)[Rows], __m256 key) {
+    for (int r = 0; r < Rows; ++r) sums[r][c] = _mm256_fmadd_ps(x[r], key, sums[r][c]);
+  };
+  for (Index k = 0; k < width; k += kStep, q += kStep * Rows) {
+    __m256 x[Rows];
+    for (int r = 0; r < Rows; ++r) x[r] = _mm256_loadu_ps(q + 8 * r);
+    for (int c = 0; c < kKeys; ++c) step(c, x, first(keys[c] + k));
+    for (int r = 0; r < Rows; ++r) x[r] = _mm256_loadu_ps(q + 8 * (Rows + r));
+    for (int c = 0; c < kKeys; ++c) step(c, x, second(keys[c] + k));
+  }
   store<Rows>(sums, out, room, true);
 }
 
@@ -84,11 +87,14 @@ void add(const bf16* const* values, Index count, const float* shares, Index room
   using AddColumns = void (*)(const bf16* const*, Index, Index, const float*, Index, float*, Index);
   static const AddColumns of[kHeads] = {add_columns<1>, add_columns<2>, add_columns<3>,
                                         add_columns<4>, add_columns<5>};
-  for (Index j = 0; j < count; ++j) ahead(values[j], width);
-  for (Index r = 0; r < rows; r += kHeads) {
-    const Index some = rows - r < kHeads ? rows - r : kHeads;
-    for (Index d = 0; d < width; d += kStep)
-      of[some - 1](values, d, count, shares + r * room, room, sums + r * width + d, width);
+  for (Index j = 0; j < count; j += kValues) {
+    const Index few = count - j < kValues ? count - j : kValues;
+    for (Index i = j; i < j + few; ++i) ahead(values[i], width);
+    for (Index r = 0; r < rows; r += kHeads) {
+      const Index some = rows - r < kHeads ? rows - r : kHeads;
+      for (Index d = 0; d < width; d += kStep)
+        of[some - 1](values + j, d, few, shares + r * room + j, room, sums + r * width + d, width);
+    }
   }
 }
 GRIFFIN_END
