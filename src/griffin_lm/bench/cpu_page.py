@@ -34,10 +34,10 @@ no Griffin: it runs a random Gemma of as many parameters, width, depth and head.
 measured in every round, and the limit (reading memory, copying it, multiplying matrices, with as
 many threads) before and after it. Rows are medians over rounds that other processes did not
 disturb. On machines with AMX llama.cpp's own layouts of weights in 8 and 4 bits ended its process
-at prompts: prefill and 32k are measured without them (`GRIFFIN_LLAMA_PLAIN=1`), the empty context
-with them. Scans run as training does, with an allocator that keeps freed memory, since copying
-writes into memory that is there already. Where there are none but disturbed rounds, "busy" stands beside the figure, with the
-share of all cores that others took: such a figure says little.
+at prompts: there prefill and 32k are measured without them (`GRIFFIN_LLAMA_PLAIN=1`), the empty
+context with them. Scans run as training does, with an allocator that keeps freed memory, since
+copying writes into memory that is there already. Where there are none but disturbed rounds, "busy"
+stands beside the figure, with the share of all cores that others took: such a figure says little.
 """
 
 
