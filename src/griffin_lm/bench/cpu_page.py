@@ -38,6 +38,8 @@ at prompts: there prefill and 32k are measured without them (`GRIFFIN_LLAMA_PLAI
 context with them. Scans run as training does, with an allocator that keeps freed memory, since
 copying writes into memory that is there already. Where there are none but disturbed rounds, "busy"
 stands beside the figure, with the share of all cores that others took: such a figure says little.
+
+[A machine with AMX](amx/cpu.md), measured earlier.
 """
 
 
