@@ -50,7 +50,7 @@ def test_every_length_has_the_same_tokens_a_step(figures):
 
 def test_the_section_names_dtypes_ratios_and_parts(figures):
     page = section(figures)
-    assert page.startswith("## Speed on a CPU")
+    assert page.startswith("## Speed on a CPU\n")
     for words in ("GFLOP/s in ", "| transformers Llama | fp32 |", " x |", "Where a step of"):
         assert words in page
     shares = [part["seconds"] for part in figures["parts"]]

@@ -33,11 +33,6 @@ STUDIES: Mapping[str, Study] = {
         "griffin_lm.bench.train.report",
         "griffin bench train --peers --json docs/results/training/speed.json",
     ),
-    "speed_fp32": Study(
-        "Speed on a CPU without bf16 in hardware",
-        "griffin_lm.bench.train.report",
-        "griffin bench train --peers --eager --json docs/results/training/speed_fp32.json",
-    ),
     "finetune": Study(
         "Fine-tuning that shows",
         "griffin_lm.bench.finetuning",

@@ -15,9 +15,7 @@ def section(figures: Mapping[str, Any]) -> str:
     cases: dict[str, list[Row]] = {}
     for row in figures["rows"]:
         cases.setdefault(row["case"], []).append(row)
-    narrow = figures["rows"][0]["matrix_dtype"] == "bf16"
-    title = "## Speed on a CPU" + ("" if narrow else " without bf16 in hardware")
-    lines = [title, "", *_preamble(figures), *_against_targets(cases)]
+    lines = ["## Speed on a CPU", "", *_preamble(figures), *_against_targets(cases)]
     for name, rows in cases.items():
         lines += ["", *(_by_length(rows) if name == "lengths" else _comparison(rows))]
     for part in figures.get("parts", []):
