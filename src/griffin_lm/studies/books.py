@@ -82,7 +82,7 @@ def panels(settings: Settings, done: Done) -> list[Panel]:
             if runs := _runs(settings, done, name, length, settings.shape.window):
                 places = [p for p in runs[0]["by_position"] if int(p) >= 8]
                 every = [[run["by_position"][p] for run in runs] for p in places]
-                middle = [sorted(some)[len(some) // 2] for some in every]
+                middle = [median(some) for some in every]
                 spread = [(min(some), max(some)) for some in every]
                 lines.append(Line(name, [int(p) for p in places], middle, spread))
         made.append(Panel(f"Trained at {length}", "position, from 2^k on", "nats a token", lines))

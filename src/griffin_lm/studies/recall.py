@@ -76,7 +76,7 @@ def panels(settings: Settings, done: Done) -> list[Panel]:
                 learning.append(Line(name, steps, found))
                 lengths = [int(n) for n in runs[0]["by_length"]]
                 every = [[run["by_length"].get(str(n), 0.0) for run in runs] for n in lengths]
-                middle = [sorted(some)[len(some) // 2] for some in every]
+                middle = [median(some) for some in every]
                 spread = [(min(some), max(some)) for some in every]
                 reaching.append(Line(name, lengths, middle, spread))
         made.append(Panel(f"{trial}, one seed", "steps", "accuracy", learning, ""))

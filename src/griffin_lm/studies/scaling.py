@@ -9,7 +9,7 @@ from ..models import Griffin
 from ..shapes import JSON
 from .architectures import LABELS, Shape, inner_parameters, sized
 from .fit import Recipe, fit, trainer_for
-from .page import joined, verdict
+from .page import joined, median, verdict
 from .study import Cell, Done, Line, Panel, Place, Study, Table
 from .sweep import Sweep, at_best, rate_said
 from .texts import crops, losses, novels, segments
@@ -168,7 +168,7 @@ def panels(settings: Settings, done: Done) -> list[Panel]:
     lines: list[Line] = []
     for name in settings.architectures:
         points = _points(settings, done, name)
-        nats = [sorted(some)[len(some) // 2] for _, some, _ in points]
+        nats = [median(some) for _, some, _ in points]
         lines.append(Line(name, [flops for flops, _, _ in points], nats))
     return [Panel("Loss against training", "FLOPs", "nats a byte", lines, "xy")]
 

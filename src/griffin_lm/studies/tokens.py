@@ -12,7 +12,7 @@ from ..shapes import JSON
 from ..training.trainer import Trainer
 from .architectures import LABELS, Shape, inner_parameters, sized
 from .fit import Recipe, fit, trainer_for
-from .page import joined, verdict
+from .page import joined, median, verdict
 from .study import Cell, Done, Line, Panel, Place, Study, Table
 from .sweep import Sweep, at_best, rate_said
 from .texts import crops, losses, novels, segments
@@ -246,7 +246,7 @@ def panels(settings: Settings, done: Done) -> list[Panel]:
     for name in settings.architectures:
         if curves := _curves(settings, done, name):
             every = [[nats for _, nats in points] for points in zip(*curves, strict=True)]
-            middle = [sorted(some)[len(some) // 2] for some in every]
+            middle = [median(some) for some in every]
             spread = [(min(some), max(some)) for some in every]
             lines.append(Line(name, [tokens for tokens, _ in curves[0]], middle, spread))
     return [Panel("Annealed branches of one trunk", "tokens", "nats a byte", lines)]

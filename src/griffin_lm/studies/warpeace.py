@@ -195,7 +195,7 @@ def panels(settings: Settings, done: Done) -> list[Panel]:
             steps = [step for step, _ in runs[0]["valid_by_step"]]
             every = [[found for _, found in run["valid_by_step"]] for run in runs]
             by_step = list(zip(*every, strict=True))
-            middle = [sorted(some)[len(some) // 2] for some in by_step]
+            middle = [median(some) for some in by_step]
             lines.append(Line(name, steps, middle, [(min(s), max(s)) for s in by_step]))
     return [Panel("Validation, in rows", "steps", "nats a character", lines, "x")]
 
