@@ -65,3 +65,20 @@ def test_a_width_that_it_does_not_take_is_named(monkeypatch):
     monkeypatch.setattr(flex, "find_spec", lambda _: True)
     assert flex.why_not(torch.zeros(1, 1, 1, 256)) is None
     assert "24 wide" in flex.why_not(torch.zeros(1, 1, 1, 24))
+
+
+def test_a_query_sees_2049_keys_of_its_document():
+    """RecurrentGemma's window: 2,048 earlier tokens and itself. Values say which were seen."""
+    window, length = 2048, 3
+    q, k = torch.zeros(1, length, 1, 16), torch.zeros(1, length, 1, 16)
+    ring, read = torch.zeros(1, window, 1, 16), torch.tensor([5 * window])
+    ring[:, 0], ring[:, 1], ring[:, 2] = 1.0, 10.0, 100.0  # the three oldest tokens
+    position = torch.tensor([[9000, 9001, 0]])  # the third begins a document
+    found = flex.windowed(q, k, k, ring, ring, read, position.clamp(max=window))
+    expected = torch.tensor([111.0, 110.0, 0.0]) / 2049
+    torch.testing.assert_close(found[0, :, 0, 0], expected)
+
+
+def test_without_flex_attention_the_reason_is_that(monkeypatch):
+    monkeypatch.setattr(flex, "find_spec", lambda name: None if "flex" in name else name)
+    assert flex.why_not(torch.zeros(1, 1, 1, 256)) == "this PyTorch has no FlexAttention"

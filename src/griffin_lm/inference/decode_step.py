@@ -132,12 +132,12 @@ class DecodeStep:
         return graph
 
 
-_Key = tuple[int, SamplingOptions, bool, str]
+_Key = tuple[int, SamplingOptions, bool, str, str]
 _idle: "WeakKeyDictionary[Griffin, OrderedDict[_Key, DecodeStep]]" = WeakKeyDictionary()
 
 
 def _key(model: Griffin, rows: int, options: SamplingOptions, logprobs: bool) -> _Key:
-    return rows, options, logprobs, model.kernels
+    return rows, options, logprobs, model.kernels, model.cache
 
 
 def take(model: Griffin, rows: int, options: SamplingOptions, logprobs: bool) -> DecodeStep:

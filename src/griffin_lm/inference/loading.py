@@ -42,6 +42,7 @@ def load(
     watch: Watch | None = None,
     adapter: str | PathLike[str] | None = None,
     rounded: str = "",
+    cache: str = "auto",
 ) -> LanguageModel:
     """Loads a language model.
 
@@ -59,6 +60,7 @@ def load(
     watch      who is told about a download, by default a line of progress on a terminal
     adapter    a folder of LoRA in peft's layout, of `griffin finetune --lora` or of peft itself:
                added to the weights as they are loaded, so that it costs nothing later
+    cache      "auto": local attention keeps keys and values as it computes them; "int8": rounded
     rounded    with quantize: only weights whose names begin so, "layers." leaves the embedding
 
     Raises a `GriffinError` that says what was wrong and what to do next.
@@ -73,7 +75,7 @@ def load(
     model = load_model(
         path, where, kind, config, progress, quantize, adapter=adapter, rounded=rounded
     )
-    model.kernels = kernels
+    model.kernels, model.cache = kernels, cache
     tuned = is_instruction_tuned(path, fspath(source).partition("@")[0])
     tuned = tuned or (adapter is not None and takes_turns(adapter))
     return LanguageModel(model, tokenizer, tuned, read_stops(path, model.config.vocab))

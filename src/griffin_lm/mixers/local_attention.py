@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from torch import Tensor, nn
 
 from ..layers import halves
@@ -12,6 +12,7 @@ from ..layers.linear import Linear
 from ..layers.rope import rotary_angles, rotate
 from ..ops import native
 from ..ops.attention import windowed_attention, write_ring
+from ..ops.attention.rounded import Rounded, rounded, rounded_attention, write_rounded
 from ..precision import accumulation
 from ..shapes import JSON, Hidden
 from .base import Mixer, MixerConfig, Span, require
@@ -67,8 +68,23 @@ class AttentionState(NamedTuple):
     v: Float[Tensor, "B N K D"]
 
 
+class RoundedState(NamedTuple):
+    """The same ring in int8; k_scale, v_scale (B, N, K, 1) fp32: of each token and key head."""
+
+    k: Int8[Tensor, "B N K D"]
+    k_scale: Float[Tensor, "B N K 1"]
+    v: Int8[Tensor, "B N K D"]
+    v_scale: Float[Tensor, "B N K 1"]
+
+
 class LocalAttentionMixer(Mixer):
-    """q, k, v without biases, the output projection with one; scores scaled by 1 / sqrt(D)."""
+    """q, k, v without biases, the output projection with one; scores scaled by 1 / sqrt(D).
+
+    cache: "auto" keeps keys and values in the dtype of the activations, "int8" rounded. It says
+    what an empty state is; a call goes by the state that it is given.
+    """
+
+    cache = "auto"
 
     def __init__(self, width: int, config: LocalAttention) -> None:
         super().__init__()
@@ -87,19 +103,29 @@ class LocalAttentionMixer(Mixer):
         nn.init.normal_(self.out.weight, std=(2 / depth / self.out.in_features) ** 0.5, **options)
         nn.init.zeros_(self.out.bias)
 
-    def empty_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> AttentionState:
-        """A ring of zeros in the dtype of the activations: full size from the beginning."""
+    def empty_state(
+        self, batch: int, device: torch.device, dtype: torch.dtype
+    ) -> AttentionState | RoundedState:
+        """A ring of zeros, in the dtype of the activations or int8: of full size from the first."""
         shape = (batch, self.config.window, self.config.kv_heads, self.config.head_dim)
+        if self.cache == "int8":
+            kinds = ((shape, torch.int8), ((*shape[:3], 1), torch.float32)) * 2
+            return RoundedState(*(torch.zeros(s, dtype=kind, device=device) for s, kind in kinds))
         return AttentionState(
             torch.zeros(shape, dtype=dtype, device=device),
             torch.zeros(shape, dtype=dtype, device=device),
         )
 
     def fused(
-        self, norm: nn.Module, x: Hidden, span: Span, state: AttentionState
+        self, norm: nn.Module, x: Hidden, span: Span, state: AttentionState | RoundedState
     ) -> tuple[Hidden, AttentionState] | None:
         """See Mixer.fused."""
-        if not span.whole or span.reach is not None or x.shape[1] > self.config.window:
+        if (
+            isinstance(state, RoundedState)
+            or not span.whole
+            or span.reach is not None
+            or x.shape[1] > self.config.window
+        ):
             return None
         if not all(halves.plain(ring, x.dtype) for ring in state):
             return None
@@ -129,8 +155,8 @@ class LocalAttentionMixer(Mixer):
         return span.once(("rotary", width, base, dtype), make)
 
     def forward(
-        self, x: Hidden, span: Span, state: AttentionState
-    ) -> tuple[Hidden, AttentionState]:
+        self, x: Hidden, span: Span, state: AttentionState | RoundedState
+    ) -> tuple[Hidden, AttentionState | RoundedState]:
         """See Mixer.forward."""
         config = self.config
         q, k, v = (
@@ -139,12 +165,28 @@ class LocalAttentionMixer(Mixer):
         angles = self._angles(span, accumulation(x.dtype))
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
-        ring_k, ring_v = state.k.to(k.dtype), state.v.to(v.dtype)
-        mixed = windowed_attention(q, k, v, ring_k, ring_v, span.read, span.position, span.reach)
-        after = AttentionState(
-            *(
-                write_ring(ring, new.to(ring.dtype), span.read, span.counts, span.donate)
-                for ring, new in ((state.k, k), (state.v, v))
+        if isinstance(state, RoundedState):
+            mixed, after = self._over_rounded(q, k, v, span, state)
+        else:
+            ring_k, ring_v = state.k.to(k.dtype), state.v.to(v.dtype)
+            mixed = windowed_attention(
+                q, k, v, ring_k, ring_v, span.read, span.position, span.reach
             )
-        )
+            after = AttentionState(
+                *(
+                    write_ring(ring, new.to(ring.dtype), span.read, span.counts, span.donate)
+                    for ring, new in ((state.k, k), (state.v, v))
+                )
+            )
         return self.out(mixed.flatten(-2)), after
+
+    def _over_rounded(
+        self, q: Tensor, k: Tensor, v: Tensor, span: Span, state: RoundedState
+    ) -> tuple[Tensor, RoundedState]:
+        new_k, new_v = rounded(k), rounded(v)
+        ring_k, ring_v = Rounded(state.k, state.k_scale), Rounded(state.v, state.v_scale)
+        facts = span.read, span.position, span.reach
+        mixed = rounded_attention(q, new_k, new_v, ring_k, ring_v, *facts)
+        written = (span.read, span.counts, span.donate)
+        after_k = write_rounded(ring_k, new_k, *written)
+        return mixed, RoundedState(*after_k, *write_rounded(ring_v, new_v, *written))

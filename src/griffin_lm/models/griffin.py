@@ -10,6 +10,7 @@ from ..errors import ConfigError, InputError, StateError
 from ..layers.embedding import Embedding, Head, TiedHead
 from ..layers.norm import RMSNorm
 from ..mixers import Span
+from ..mixers.local_attention import LocalAttentionMixer
 from ..ops.backend import prefer
 from ..shapes import Counts, Flags, Hidden, Tokens
 from .config import ModelConfig
@@ -20,6 +21,7 @@ from .presets import PRESETS
 from .residual import ResidualBlock
 from .state import State, empty_rows
 
+CACHES = ("auto", "int8")
 Logits = Literal["all", "last"] | None
 
 
@@ -55,6 +57,30 @@ class Griffin(nn.Module):
         self.to_empty(device=device if device is not None else torch.get_default_device())
         self.origin = Origin(self)
         self.kernels = "auto"  # or a name of ops.backend.NAMES, which then never falls back
+
+    @property
+    def cache(self) -> str:
+        """In what local attention keeps keys and values: "auto", as activations, or "int8".
+
+        Said before a text is begun: it is what an empty state is made of. int8 takes half of bf16's
+        bytes; docs/numerics.md has what it costs. Raises ConfigError for another name, or for
+        "int8" where no layer is local attention.
+        """
+        return next((mixer.cache for mixer in self._rings()), "auto")
+
+    @cache.setter
+    def cache(self, kind: str) -> None:
+        """See above."""
+        if kind not in CACHES:
+            raise ConfigError(f"cache={kind!r} is none of: {', '.join(CACHES)}")
+        rings = self._rings()
+        if kind != "auto" and not rings:
+            raise ConfigError(f"cache={kind!r} is for local attention, and no layer has it")
+        for mixer in rings:
+            mixer.cache = kind
+
+    def _rings(self) -> list[LocalAttentionMixer]:
+        return [b.mixer for b in self.blocks if isinstance(b.mixer, LocalAttentionMixer)]
 
     @property
     def blocks(self) -> list[ResidualBlock]:

@@ -117,6 +117,11 @@ def load_state(path: str | PathLike[str], model: "Griffin") -> State:
             template = model.empty_state(0)
             if "pending" in names:
                 template = template.with_pending([])
+            if (header.get("cache") == "int8") != (_cache(template) == "int8"):
+                raise StateError(
+                    f"{path}: its keys and values are in {header.get('cache')}, and those of the "
+                    f"model as loaded in {_cache(template)}; load it with the same cache=..."
+                )
             wanted = dict(_named(template))
             if extra := sorted(names - set(wanted)):
                 raise StateError(
@@ -159,8 +164,10 @@ def _named(state: State) -> list[tuple[str, Tensor]]:
 
 
 def _cache(state: State) -> str | None:
-    """The dtype that the model computed in: the narrowest of the layers' tensors."""
+    """What it is kept in: int8, or else the narrowest of the layers' dtypes, the activations'."""
     kinds = {tensor.dtype for layer in state.layers for tensor in layer}
+    if torch.int8 in kinds:
+        return "int8"
     floats = sorted((k for k in kinds if k.is_floating_point), key=lambda k: k.itemsize)
     return str(floats[0]).removeprefix("torch.") if floats else None
 

@@ -1,4 +1,4 @@
-"""What rounding weights to 8 and 4 bits costs: perplexity of a text, over that of bf16."""
+"""Perplexity of a text with weights in 8 and 4 bits, or keys and values in 8, over that of bf16."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -14,20 +14,21 @@ Said = Callable[[str], None]
 
 
 def measure(model: str, text: Path | None, limit: int | None, said: Said) -> list[JSON]:
-    """A row for fp32, bf16 and each kind; all but fp32 compute in bf16.
+    """A row for fp32, bf16, a rounded cache and each kind; all but fp32 compute in bf16.
 
     text: a UTF-8 file; None: the book beside fledgling, of which it has read nothing in training.
     limit: tokens at most.
     """
     file = text or BUNDLED["fledgling"] / "book.txt"
     rows: list[JSON] = []
-    for weights, dtype, quantize in (
-        ("bf16", "bfloat16", None),
-        ("fp32", "float32", None),
-        ("int8", "bfloat16", "int8"),
-        ("int4", "bfloat16", "int4"),
+    for weights, dtype, quantize, cache in (
+        ("bf16", "bfloat16", None, "auto"),
+        ("fp32", "float32", None, "auto"),
+        ("bf16, keys and values int8", "bfloat16", None, "int8"),
+        ("int8", "bfloat16", "int8", "auto"),
+        ("int4", "bfloat16", "int4", "auto"),
     ):
-        lm = load(model, device="cpu", dtype=dtype, quantize=quantize)
+        lm = load(model, device="cpu", dtype=dtype, quantize=quantize, cache=cache)
         loss, _ = long_text_loss(lm, [_pieces(file)], limit)
         row: JSON = {"what": "quality", "who": "griffin", "model": model, "weights": weights}
         row |= {"text": file.name, "tokens": loss.tokens, "bytes": loss.bytes}

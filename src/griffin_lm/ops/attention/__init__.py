@@ -7,7 +7,7 @@ number is at least the query's minus min(window, the query's position in its doc
 """
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -27,6 +27,12 @@ def newest_in_slots(read: Counts, slots: int) -> Int64[Tensor, "B N"]:
     return newest - (newest - slot).remainder(slots)
 
 
+def seen_by(position: Tokens, window: int, reach: Counts | None) -> Tokens:
+    """How many earlier tokens each token sees, as far as it has read so many."""
+    seen = position.clamp(max=window)
+    return seen if reach is None else torch.minimum(seen, reach[:, None])
+
+
 def windowed_attention(
     q: Float[Tensor, "B T H D"],
     k: Float[Tensor, "B T K D"],
@@ -42,9 +48,7 @@ def windowed_attention(
     position: of each token in its document. reach: per row, a shorter window for this call only.
     Never holds more than a block of 512 queries against window + 512 keys.
     """
-    seen = position.clamp(max=ring_k.shape[1])
-    if reach is not None:
-        seen = torch.minimum(seen, reach[:, None])
+    seen = seen_by(position, ring_k.shape[1], reach)
     arguments = (q, k, v, ring_k, ring_v, read, seen)
     return choose("attention over a window", BACKENDS, *arguments)(*arguments)
 
@@ -156,12 +160,12 @@ BACKENDS = (
 
 
 def write_ring(
-    ring: Float[Tensor, "B N K D"],
-    new: Float[Tensor, "B T K D"],
+    ring: Shaped[Tensor, "B N K D"],
+    new: Shaped[Tensor, "B T K D"],
     read: Counts,
     count: Counts,
     in_place: bool = False,
-) -> Float[Tensor, "B N K D"]:
+) -> Shaped[Tensor, "B N K D"]:
     """The ring after each row read the first `count` of the T `new` entries, `read` before them."""
     slots = ring.shape[1]
     if in_place and new.shape[1] <= slots:

@@ -97,6 +97,8 @@ def why_not(q: Tensor) -> str | None:
     """Its kernel is made by Triton, for heads of a power of two up to 256."""
     if find_spec("triton") is None:
         return "Triton is not installed"
+    if find_spec("torch.nn.attention.flex_attention") is None:
+        return "this PyTorch has no FlexAttention"
     width = q.shape[-1]
     if width & (width - 1) or not 16 <= width <= 256:
         return f"heads are {width} wide, not 16, 32, 64, 128 or 256"

@@ -24,6 +24,10 @@ def shares(
     ring_v_ptr: tl.tensor,
     read_ptr: tl.tensor,
     seen_ptr: tl.tensor,
+    k_scale_ptr: tl.tensor,
+    v_scale_ptr: tl.tensor,
+    ring_k_scale_ptr: tl.tensor,
+    ring_v_scale_ptr: tl.tensor,
     out_ptr: tl.tensor,
     most_ptr: tl.tensor,
     total_ptr: tl.tensor,
@@ -35,11 +39,15 @@ def shares(
     scale: tl.tensor,
     D: tl.constexpr,
     WIDE: tl.constexpr,
+    ROUNDED: tl.constexpr,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ) -> None:
-    """Of `share` keys: out (B K, splits, Q, D), its largest score and its sum (.., Q); fp32."""
+    """Of `share` keys: out (B K, splits, Q, D), its largest score and its sum (.., Q); fp32.
+
+    ROUNDED: keys and values are int8, each token's of a key head times its scale.
+    """
     head, split = tl.program_id(0), tl.program_id(1)  # head counts over B K
     b, kv = (head // K).to(tl.int64), head % K
     together = H // K
@@ -71,23 +79,33 @@ def shares(
         visible = visible & there[None, :] & asks[:, None]
         # what nobody sees is not read: weight 0 times NaN would be NaN
         use = tl.max(visible.to(tl.int32), axis=0) > 0
-        at_ring = ((b * N + j) * K + kv)[:, None] * D + d[None, :]
-        at_new = ((b * T + j - N) * K + kv)[:, None] * D + d[None, :]
+        slot, fresh = (b * N + j) * K + kv, (b * T + j - N) * K + kv
+        at_ring, at_new = slot[:, None] * D + d[None, :], fresh[:, None] * D + d[None, :]
         inside = use[:, None] & wide[None, :]
         k_at = tl.where(in_ring[:, None], ring_k_ptr + at_ring, k_ptr + at_new)
         v_at = tl.where(in_ring[:, None], ring_v_ptr + at_ring, v_ptr + at_new)
         k, v = tl.load(k_at, mask=inside, other=0), tl.load(v_at, mask=inside, other=0)
+        if ROUNDED:
+            k, v = k.to(q.dtype), v.to(q.dtype)
+            k_scale_at = tl.where(in_ring, ring_k_scale_ptr + slot, k_scale_ptr + fresh)
+            v_scale_at = tl.where(in_ring, ring_v_scale_ptr + slot, v_scale_ptr + fresh)
+            k_scale = tl.load(k_scale_at, mask=use, other=0)
+            v_scale = tl.load(v_scale_at, mask=use, other=0)
         if WIDE:
             k, v = k.to(tl.float32), v.to(tl.float32)
             scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
         else:
             scores = tl.dot(q, tl.trans(k)) * scale
+        if ROUNDED:
+            scores *= k_scale[None, :]
         scores = tl.where(visible, scores, -float("inf"))
         higher = tl.maximum(most, tl.max(scores, axis=1))
         weight = tl.exp(scores - higher[:, None])
         shrink = tl.exp(most - higher)
         total = total * shrink + tl.sum(weight, axis=1)
         out = out * shrink[:, None]
+        if ROUNDED:
+            weight *= v_scale[None, :]
         if WIDE:
             out = tl.dot(weight, v, out, input_precision="ieee")
         else:

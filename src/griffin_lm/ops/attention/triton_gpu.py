@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import gpu
 from ..backend import preferred
+from ..quantized_linear.triton_gpu import quantized
 from . import flex
 
 _QUERIES = 32  # of a key head, at most, in the decode kernel: 3 tokens of 10 heads
@@ -36,8 +37,12 @@ def decode(
     read: Tensor,
     seen: Tensor,
     splits: int,
+    scales: tuple[Tensor, ...] = (),
 ) -> Tensor:
-    """As ops.attention.windowed_attention for few T, keys split so; contiguous tensors."""
+    """As ops.attention.windowed_attention for few T, keys split so; contiguous tensors.
+
+    scales: of k, v and the rings (.., 1) fp32, where these are int8.
+    """
     from . import kernels
 
     (batch, steps, heads, width), slots, kv_heads = q.shape, ring_k.shape[1], k.shape[2]
@@ -54,10 +59,12 @@ def decode(
     gpu.launch(
         kernels.shares,
         (rows, splits),
-        *(q, k, v, ring_k, ring_v, read, seen, part, most, total),
+        *(q, k, v, ring_k, ring_v, read, seen, *(scales or (part, part, part, part))),
+        *(part, most, total),
         *(steps, heads, kv_heads, slots, share, width**-0.5),
         D=width,
         WIDE=q.dtype == torch.float32 or gpu.INTERPRETED,
+        ROUNDED=bool(scales),
         QUERIES=max(16, gpu.power_of_two(queries)),
         KEYS=_KEYS if q.dtype != torch.float32 else _KEYS // 2,
         BLOCK_D=block_d,
@@ -111,6 +118,54 @@ def why_not(
     if short and preferred() == "auto" and not torch.compiler.is_compiling():
         return f"for {q.shape[1]} tokens PyTorch's attention under a mask starts sooner"
     return gpu.why_not(q, k, v, ring_k, ring_v)
+
+
+def rounded(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x (B, T, K, D) in int8, and its scales (B, T, K, 1)."""
+    q, scale = quantized(x.reshape(-1, x.shape[-1]).contiguous(), x.shape[-1])
+    return q.view(x.shape), scale.view(*x.shape[:-1], 1)
+
+
+def why_not_rounded(x: Tensor) -> str | None:
+    """16 or 32 bits, without a gradient; on a GPU."""
+    if torch.compiler.is_compiling():
+        return "torch.compile makes its own"
+    if x.dtype not in gpu.DTYPES or _wants_gradient(x) or not x.numel():
+        return f"it rounds numbers of 16 or 32 bits, without a gradient, not {x.dtype}"
+    return gpu.why_not(x)
+
+
+def attention_over_rounded(
+    q: Tensor,
+    k: Tensor,
+    k_scale: Tensor,
+    v: Tensor,
+    v_scale: Tensor,
+    ring_k: Tensor,
+    ring_k_scale: Tensor,
+    ring_v: Tensor,
+    ring_v_scale: Tensor,
+    read: Tensor,
+    seen: Tensor,
+) -> Tensor:
+    """As ops.attention.rounded.rounded_attention, of few tokens."""
+    splits = key_splits(
+        q.shape[0] * k.shape[2], ring_k.shape[1] + q.shape[1], gpu.multiprocessors(q)
+    )
+    tensors = (t.contiguous() for t in (q, k, v, ring_k, ring_v, read, seen))
+    scales = tuple(t.contiguous() for t in (k_scale, v_scale, ring_k_scale, ring_v_scale))
+    return decode(*tensors, splits=splits, scales=scales)
+
+
+def why_not_over_rounded(q: Tensor, k: Tensor, *rest: Tensor) -> str | None:
+    """Few queries of 16 or 32 bits, without a gradient; on a GPU."""
+    if torch.compiler.is_compiling():
+        return "torch.compile makes its own"
+    if q.dtype not in gpu.DTYPES or _wants_gradient(q):
+        return f"it takes queries of 16 or 32 bits, without a gradient, not {q.dtype}"
+    if not _few(q, k) and preferred() == "auto":
+        return f"for {q.shape[1]} tokens the keys are restored"
+    return gpu.why_not(q, k, *rest)
 
 
 def write_ring(ring: Tensor, new: Tensor, read: Tensor, count: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ MOST_ROWS = 16  # beyond, weights would be read too often: dequantised, a matrix
 _WIDEST = 65_536  # of a row of x that a program holds in registers
 
 
-def _quantized(x: Tensor, filled: int) -> tuple[Tensor, Tensor]:
+def quantized(x: Tensor, filled: int) -> tuple[Tensor, Tensor]:
     """x (M, K) as int8, filled up with zeros, and its scales (M)."""
     from . import kernels
 
@@ -32,7 +32,7 @@ def linear_int8(x: Tensor, weight: Int8Weight, bias: Tensor | None) -> Tensor:
     y = torch.empty(rows, count, dtype=x.dtype, device=x.device)
     if y.numel() == 0:
         return y
-    q, scale = _quantized(x.contiguous(), width)
+    q, scale = quantized(x.contiguous(), width)
     gpu.launch(
         kernels.int8_rows,
         (-(-count // 4) * rows,),
@@ -52,7 +52,7 @@ def linear_int4(x: Tensor, weight: Int4Weight, rows: int, bias: Tensor | None) -
     y = torch.empty(x.shape[0], rows, dtype=x.dtype, device=x.device)
     if y.numel() == 0:
         return y
-    q, scale = _quantized(x.contiguous(), groups * GROUP)
+    q, scale = quantized(x.contiguous(), groups * GROUP)
     gpu.launch(
         kernels.int4_panels,
         (panels * x.shape[0],),
