@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from griffin_lm.bench.gpu import headline, transformers_peer, whole_model
 from griffin_lm.bench.gpu import run as gpu_run
-from griffin_lm.bench.gpu import transformers_peer, whole_model
 from griffin_lm.bench.gpu.kernel_checks import Outcome, poisoned
 from griffin_lm.bench.gpu.limits import Limits
 from griffin_lm.bench.gpu.run import Clock, checked, guarded, line
@@ -92,6 +92,7 @@ def by_the_clock_on_the_wall(monkeypatch):
         return time.perf_counter() - begin
 
     monkeypatch.setattr(whole_model, "seconds", seconds)
+    monkeypatch.setattr(headline, "seconds", seconds)
     monkeypatch.setattr(transformers_peer, "seconds", seconds)
 
 
@@ -108,6 +109,37 @@ def test_the_whole_models_tables_at_a_tiny_size(by_the_clock_on_the_wall):
     assert all(row["tokens_per_s"] > 0 and row["fraction_of_limit"] > 0 for row in rows)
     short = whole_model.decode_rows(model, limit, lambda: -1.0, batches=(1, 3))
     assert [row["batch"] for row in short] == [1, 1], "no time is left for the second batch size"
+
+
+def test_a_cache_and_weights_of_few_bits_have_rows_of_their_own(by_the_clock_on_the_wall):
+    model, limit = whole_model.random_model("tiny-griffin", "cpu"), Limits(1e10, 1e11)
+    model.cache = "int8"
+    (plain, *_) = whole_model.decode_rows(model, limit, lambda: -1.0, batches=(1,))
+    assert (plain["weights"], plain["cache"]) == ("bf16", "int8")
+    for kind in ("int8", "int4"):
+        found = list(whole_model.rounded_rows(kind, limit, lambda: 1.0, "tiny-griffin", "cpu"))
+        assert [row["batch"] for row in found] == [1, 1, 4, 4]
+        assert all(row["weights"] == kind for row in found)
+        assert found[0]["bytes_per_token"] < plain["bytes_per_token"]
+
+
+def test_the_headline_takes_the_largest_batch_that_fits(by_the_clock_on_the_wall):
+    model = whole_model.random_model("tiny-griffin", "cpu")
+    one = headline.read_state(model, 1, 40).nbytes
+    free = int(5 * (2 * one + 16 * model.config.vocab) / headline.SHARE) + 9
+    found = list(headline.rows(model, "tiny", lambda: 1.0, (10, 30), prompt=20, free=free))
+    assert [(row["batch"], row["sampled"]) for row in found] == [(4, 10), (4, 30)]
+    assert all(row["tokens_per_s"] > 0 for row in found)
+    (none,) = headline.rows(model, "tiny", lambda: 1.0, (10,), free=10)
+    assert none["failure"] == "no row fits into memory"
+    assert not list(headline.rows(model, "tiny", lambda: -1.0, (10,), free=10))
+
+
+def test_the_headline_of_a_model_whose_cache_grows(by_the_clock_on_the_wall):
+    model = whole_model.random_model("tiny-mqa", "cpu")
+    found = list(headline.rows(model, "tiny", lambda: 1.0, (10, 300), prompt=20, free=2_000_000))
+    assert found[0]["batch"] > found[1]["batch"] > 0
+    assert all(row["tokens_per_s"] > 0 for row in found)
 
 
 def test_the_table_of_transformers_at_a_tiny_size(by_the_clock_on_the_wall):

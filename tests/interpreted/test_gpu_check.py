@@ -69,8 +69,10 @@ def test_the_tables_of_the_recurrence_at_a_tiny_size(monkeypatch):
     monkeypatch.setattr(recurrence, "seconds", lambda run: run() is None or 1e-3)
     limit = Limits(bytes_per_s=1e9, flops=1e12)
     rows = list(recurrence.rg_lru_rows(limit, shapes=((2, 20),), device="cpu"))
-    assert [row["what"] for row in rows] == ["rg_lru forward", "rg_lru backward"]
-    for row, nbytes in zip(rows, (10, 20), strict=True):
+    assert [row["what"] for row in rows] == [
+        *("rg_lru forward", "rg_lru backward", "gated forward", "gated backward")
+    ]
+    for row, nbytes in zip(rows, (10, 20, 10, 18), strict=True):
         assert row["fraction_of_limit"] == pytest.approx(nbytes * 2 * 20 * 4 / 1e-3 / 1e9)
     rows = list(recurrence.scan_rows(shapes=((2, 20),), device="cpu"))
     assert [row["who"] for row in rows] == ["griffin", *recurrence.PEERS]

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...ops import gpu
 from ...ops.attention import windowed_attention
+from ...ops.attention.rounded import rounded, rounded_attention
 from ...ops.causal_conv import causal_conv
+from ...ops.conv_gates import conv_gates
 from ...ops.cross_entropy import cross_entropy
+from ...ops.gated_recurrence import gated_rg_lru
 from ...ops.gating import gated
 from ...ops.linear.blocks import block_linear
 from ...ops.linear_scan import linear_scan
@@ -68,6 +72,39 @@ def _attention(shape: Shape) -> Sequence[Tensor]:
     return *tensors, read, read[:, None] + torch.arange(steps)
 
 
+def _gated(shape: Shape) -> Sequence[Tensor]:
+    *inputs, starts = _rg_lru(shape)
+    counts = torch.randint(0, shape[1] + 1, (shape[0],))
+    return torch.randn(shape), *inputs, starts, counts
+
+
+def _gated_run(y: Tensor, x: Tensor, r: Tensor, i: Tensor, Lambda: Tensor, *rest: Tensor) -> Tensor:
+    """The product beside the last state."""
+    h0, starts, counts = rest
+    out, last = gated_rg_lru(x, r, i, y, Lambda, starts, h0, counts)
+    return torch.cat([out, last[:, None].to(out.dtype)], 1)
+
+
+def _conv_gates(shape: Shape) -> Sequence[Tensor]:
+    rows, steps, width = shape
+    maps = [torch.randn(size) for size in ((2, width, width), (2, width)) * 2]
+    *around, position = _conv((rows, steps, 2 * width))
+    return *around, *maps, position
+
+
+def _conv_gates_run(u: Tensor, past: Tensor, w: Tensor, b: Tensor, *rest: Tensor) -> Tensor:
+    *maps, position = rest
+    a, a_bias, x, x_bias = maps
+    return torch.cat(conv_gates(u, past, w, b, position, a, a_bias, x, x_bias), -1)
+
+
+def _over_rounded(
+    q: Tensor, k: Tensor, v: Tensor, ring_k: Tensor, ring_v: Tensor, read: Tensor, position: Tensor
+) -> Tensor:
+    pairs = (rounded(k), rounded(v), rounded(ring_k), rounded(ring_v))
+    return rounded_attention(q, *pairs, read, position)
+
+
 def _loss(shape: Shape) -> Sequence[Tensor]:
     rows, steps, width = shape
     words = 40 * width + 1
@@ -99,6 +136,7 @@ def _add_norm_run(x: Tensor, added: Tensor, scale: Tensor) -> Tensor:
     return torch.cat(add_rms_norm(x, added, scale, 1e-6, False), -1)
 
 
+_ALONE = frozenset[int]() if gpu.INTERPRETED else frozenset({0, 1, 8})
 OPERATIONS = (
     Operation("linear scan", linear_scan, _scan, 3, frozenset({0, 1, 2}), narrow=False),
     Operation("rg_lru", _rg_lru_run, _rg_lru, 5, frozenset({0, 1, 2, 4, 5}), narrow=False),
@@ -121,5 +159,9 @@ OPERATIONS = (
     ),
     Operation("geglu", lambda g, x: gated(g, x, "gelu"), _rows, 2, frozenset({0, 1})),
     Operation("decode attention", windowed_attention, _attention, 0, frozenset(range(7))),
+    Operation("gated recurrence", _gated_run, _gated, 6, frozenset({0, 1, 2, 3, 5, 6, 7}), False),
+    # two roundings are meant; NumPy's product of a row depends on its neighbours
+    Operation("conv and gates", _conv_gates_run, _conv_gates, 8, _ALONE, narrow=False),
+    Operation("attention, int8 keys", _over_rounded, _attention, 0, frozenset(range(7))),
     Operation("cross entropy", _loss_run, _loss, 0, frozenset()),
 )

@@ -15,6 +15,7 @@ from .limits import Limits, seconds
 WIDTH = 2560  # of RecurrentGemma-2B's recurrence
 SHAPES = ((8, 4096), (32, 2048), (1, 2048), (1, 16_384), (1, 131_072))
 FORWARD, BACKWARD = 10, 20  # bytes an element in bf16: 3 read, a state written; 5 read, 3 written
+GATED_FORWARD, GATED_BACKWARD = 10, 18  # 4 read, 1 written; 5 read, 4 written; not what is kept
 
 Row = dict[str, Any]
 
@@ -22,7 +23,10 @@ Row = dict[str, Any]
 def rg_lru_rows(
     limit: Limits, shapes: Sequence[tuple[int, int]] = SHAPES, device: str = "cuda"
 ) -> Iterator[Row]:
-    """The fused RG-LRU, forward and backward, in bf16 with states in fp32."""
+    """The RG-LRU in bf16, forward and backward: its states in fp32, then gelu(y) times them.
+
+    Of the latter, forward as in inference, without states kept for a gradient.
+    """
     for batch, steps in shapes:
         torch.manual_seed(0)
         x, r, i, g = (
@@ -32,9 +36,18 @@ def rg_lru_rows(
         starts = torch.zeros(batch, steps, dtype=torch.bool, device=device)
         ops, given = torch.ops.griffin_lm, (x, r, i, rate, starts, h0)
         back = (*given, ops.triton_rg_lru(*given), g.float())
+        outs = ops.triton_gated_rg_lru(x, r, i, g, rate, starts, h0, None, True)
+        gated = (x, r, i, g, rate, starts, h0, None)
+        gated_back = (*gated, outs[2], outs[0], h0)
         ways: tuple[tuple[str, int, Callable[[], object]], ...] = (
             ("rg_lru forward", FORWARD, partial(ops.triton_rg_lru, *given)),
             ("rg_lru backward", BACKWARD, partial(ops.triton_rg_lru_backward, *back)),
+            ("gated forward", GATED_FORWARD, partial(ops.triton_gated_rg_lru, *gated, False)),
+            (
+                "gated backward",
+                GATED_BACKWARD,
+                partial(ops.triton_gated_rg_lru_backward, *gated_back),
+            ),
         )
         for what, nbytes, run in ways:
             spent = seconds(run)

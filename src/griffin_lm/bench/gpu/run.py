@@ -66,7 +66,7 @@ def correctness(size: str, device: str, clock: Clock) -> Iterator[Row]:
 
 def figures(clock: Clock) -> Iterator[Row]:
     """All tables, on a GPU."""
-    from . import recurrence, transformers_peer, whole_model
+    from . import headline, recurrence, transformers_peer, whole_model
     from .limits import limits
 
     limit = limits()
@@ -81,11 +81,30 @@ def figures(clock: Clock) -> Iterator[Row]:
         return
     left = clock.left
     yield from guarded("decode", lambda: whole_model.decode_rows(model, limit, left), clock)
+    model.cache = "int8"
+    few = (64, 512)
+    yield from guarded(
+        "decode, int8 cache", lambda: whole_model.decode_rows(model, limit, left, few), clock
+    )
+    model.cache = "auto"
     yield from guarded("prefill", lambda: [whole_model.prefill_row(model, limit)], clock)
     yield from guarded("training step", lambda: [whole_model.train_row(model, limit)], clock)
+    yield from guarded("headline", lambda: headline.rows(model, whole_model.PRESET, left), clock)
+    for kind in ("int8", "int4"):
+        yield from guarded(
+            f"decode, {kind}", lambda kind=kind: whole_model.rounded_rows(kind, limit, left), clock
+        )
     del model
     torch.cuda.empty_cache()
     yield from guarded("transformers, eager", transformers_peer.rows, clock)
+    yield from guarded("headline, Gemma", lambda: _gemma_rows(left), clock)
+
+
+def _gemma_rows(left: Callable[[], float]) -> Iterator[Row]:
+    from . import headline, whole_model
+
+    gemma = whole_model.random_model("gemma-2b")
+    yield from headline.rows(gemma, "gemma-2b", left)
 
 
 def line(row: Row) -> str:

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from ...inference.decode_step import DecodeStep
 from ...inference.sampling import SamplingOptions
-from ...models import PRESETS, Griffin, State
+from ...layers.quantized import matrices, quantize_weights
+from ...models import PRESETS, Griffin
 from ...training.loss import token_losses
+from .headline import read_state
 from .limits import Limits, seconds
 
 PRESET = "recurrentgemma-2b"
@@ -36,28 +38,33 @@ def _elsewhere(model: Griffin) -> int:
     return sum(p.numel() for p in model.parameters()) - model.embed.weight.numel()
 
 
-def _read_state(model: Griffin, rows: int, tokens: int) -> State:
-    """As after so many tokens: a full window of random keys and values."""
-    state = model.empty_state(rows)
-    for layer in state.layers:
-        for tensor in layer:
-            tensor.normal_()
-    state.read.fill_(tokens)
-    state.position.fill_(tokens)
-    return state
+def _all(model: Griffin) -> tuple[int, int]:
+    """Numbers in the weights, whatever they are stored in, and bytes."""
+    matrices_of = matrices(model).values()
+    numbers = sum(p.numel() for p in model.parameters())
+    numbers += sum(matrix.shape[0] * matrix.shape[1] for matrix in matrices_of)
+    stored = [*model.parameters(), *model.buffers()]
+    return numbers, sum(tensor.nbytes for tensor in stored)
 
 
 @torch.no_grad()
 def decode_rows(
-    model: Griffin, limit: Limits, left: Callable[[], float], batches: Sequence[int] = BATCHES
+    model: Griffin,
+    limit: Limits,
+    left: Callable[[], float],
+    batches: Sequence[int] = BATCHES,
+    kind: str = "bf16",
 ) -> Iterator[Row]:
-    """Tokens a second after 2k tokens and after a million; stops where no time is left."""
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    operations = 2 * sum(p.numel() for p in model.parameters())
+    """Tokens a second after 2k tokens and after a million; stops where no time is left.
+
+    kind: what the weights are stored in, for the table.
+    """
+    numbers, weights = _all(model)
+    operations = 2 * numbers
     for rows in batches:
         step = DecodeStep(model, rows, SamplingOptions(), logprobs=False)
         for context in (2048, 1_000_000):
-            state = _read_state(model, rows, context)
+            state = read_state(model, rows, context)
             step.load(state, None)
             fed, goes = [1] * rows, [True] * rows
             spent = seconds(lambda s=step, f=fed, g=goes: s.step(f, g, []), least=0.3)
@@ -67,18 +74,29 @@ def decode_rows(
             yield {
                 "what": "decode",
                 "who": "griffin",
-                "weights": "bf16",
+                "weights": kind,
+                "cache": model.cache,
                 "batch": rows,
                 "context": context,
                 "tokens_per_s": rows / spent,
                 "bytes_per_token": (weights + state.nbytes) / rows,
                 "fraction_of_limit": floor / spent,
+                "memory_bytes": torch.cuda.memory_allocated(),
             }
             del state
         del step
         torch.cuda.empty_cache()
         if left() < 0:
             return
+
+
+def rounded_rows(
+    kind: str, limit: Limits, left: Callable[[], float], preset: str = PRESET, device: str = "cuda"
+) -> Iterator[Row]:
+    """Decoding with weights of 8 or 4 bits, few rows: a model of its own, rounded on the device."""
+    model = random_model(preset, device)
+    quantize_weights(model, kind)
+    yield from decode_rows(model, limit, left, (1, 4), kind)
 
 
 @torch.no_grad()
