@@ -4,8 +4,11 @@ Triton's compiler, with the assembler in its wheel, needs no device. So a launch
 CPU is replaced by a compilation of that very kernel with those argument types and constants.
 """
 
+import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,3 +63,13 @@ def compiled_instead_of_run(monkeypatch: Any) -> Iterator[dict[str, Any]]:
     monkeypatch.setattr(JITFunction, "run", compile_it)
     monkeypatch.setattr(gpu, "why_not", lambda *_: None)
     yield made
+
+
+def stack_bytes(kernel: Any, aside: Path) -> int:
+    """What a thread keeps in memory for want of registers, as the assembler has it."""
+    binary = aside / "kernel.cubin"
+    binary.write_bytes(kernel.asm["cubin"])
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    command = [str(tool), "-res-usage", str(binary)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    return sum(map(int, re.findall(r"STACK:(\d+)", told.stdout)))

@@ -1,8 +1,12 @@
 """Where Triton kernels serve, and which way through time the cost model takes."""
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 
+from griffin_lm import ops
 from griffin_lm.errors import BackendUnavailable
 from griffin_lm.ops import gpu
 from griffin_lm.ops.backend import prefer
@@ -10,6 +14,29 @@ from griffin_lm.ops.gating import gated
 from griffin_lm.ops.linear_scan.plan import CHUNKS, Plan, plan
 
 H200 = 132
+HERE = Path(__file__).parent
+
+
+def kernels():
+    """(folder, name) of each kernel that is launched: a jitted function that returns nothing."""
+    found = []
+    for path in sorted(Path(ops.__file__).parent.glob("*/kernels.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                jitted = any("jit" in ast.unparse(each) for each in node.decorator_list)
+                if jitted and node.returns is not None and ast.unparse(node.returns) == "None":
+                    found.append((path.parent.name, node.name))
+    return found
+
+
+def test_every_kernel_is_compiled_for_hopper_and_its_operation_interpreted():
+    assert len(kernels()) >= 26, "the kernels were not found"
+    compiled = (HERE / "test_triton_compiles.py").read_text()
+    interpreted = [path.read_text() for path in (HERE.parent / "interpreted").glob("test_*.py")]
+    for folder, name in kernels():
+        assert f'"{name}"' in compiled, f"{folder}/kernels.py: {name} is compiled by no test"
+        used = f"griffin_lm.ops.{folder}"
+        assert any(used in text for text in interpreted), f"{folder}: no test in the interpreter"
 
 
 @pytest.fixture

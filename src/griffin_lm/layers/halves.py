@@ -24,6 +24,14 @@ EITHER = (torch.bfloat16, torch.float32)
 every_module = vars(torch.nn.modules.module)  # PyTorch keeps hooks on all modules there
 
 
+_GLOBAL = (
+    "_global_forward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_backward_pre_hooks",
+)
+
+
 class Unfit(Exception):
     """The library may not take these modules in one call."""
 
@@ -143,6 +151,20 @@ def _watched(attributes: dict[str, Any]) -> bool:
     return bool(
         attributes["_forward_hooks"] or attributes["_forward_pre_hooks"] or "forward" in attributes
     )
+
+
+def watched(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether whoever passes a call of this module by would pass by a hook, or another forward.
+
+    kind: the class whose forward it would compute itself.
+    """
+    if torch.compiler.is_compiling():  # it looks at a module's attributes in its own way
+        hooks = module._forward_hooks or module._forward_pre_hooks  # pyright: ignore[reportPrivateUsage]  # PyTorch has no other
+        return type(module) is not kind or bool(hooks)
+    attributes = module.__dict__
+    backward = attributes["_backward_hooks"] or attributes["_backward_pre_hooks"]
+    anywhere = any(every_module.get(name) for name in _GLOBAL)
+    return type(module) is not kind or bool(backward) or anywhere or _watched(attributes)
 
 
 def plain(tensor: Tensor, *dtypes: torch.dtype) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import ConfigError
 from ..shapes import JSON, Counts, Flags, Hidden, Tokens
@@ -98,17 +98,6 @@ def longest(ends: Counts) -> int:
 def capacity(layer: MixerState) -> int | None:
     """Slots of a state that grows along its tensors' axis 1 (its class says `grows = True`)."""
     return layer[0].shape[1] if getattr(layer, "grows", False) else None
-
-
-def last_valid(x: Tensor, span: Span, before: Tensor) -> Tensor:
-    """x at each row's last valid token, (B, ...); `before` (to the bit) where a row has none."""
-    if span.whole:  # copied where x is longer, so that a state doesn't keep all of it
-        return x[:, -1] if x.shape[1] == 1 else x[:, -1].clone()
-    count = span.counts
-    at = (count - 1).clamp(min=0).view(-1, *[1] * (x.dim() - 1))
-    last = x.gather(1, at.expand(-1, 1, *x.shape[2:])).squeeze(1)
-    none = (count == 0).view(-1, *[1] * (x.dim() - 2))
-    return torch.where(none, before, last)
 
 
 @dataclass(frozen=True, kw_only=True)

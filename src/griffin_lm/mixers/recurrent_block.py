@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from ..layers.linear import Linear
 from ..ops.causal_conv import causal_conv, last_inputs
 from ..ops.gating import gated
+from ..ops.last import last_valid
 from ..precision import accumulation
 from ..shapes import JSON, Flags, Hidden
-from .base import Mixer, Span, last_valid
+from .base import Mixer, Span
 
 
 class RecurrentState(NamedTuple):
@@ -54,6 +55,10 @@ class CausalConv(nn.Module):
         super().__init__()
         self.w = nn.Parameter(torch.empty(taps, width))
         self.b = nn.Parameter(torch.empty(width))
+
+    def weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """w and b in a dtype."""
+        return self.w.to(dtype), self.b.to(dtype)
 
     def initialise(self, random: torch.Generator) -> None:
         """w normal with variance 0.01 / taps (as DeepMind's code), b = 0."""
@@ -100,15 +105,24 @@ class RecurrentBlock(Mixer):
         self, x: Hidden, span: Span, state: RecurrentState
     ) -> tuple[Hidden, RecurrentState]:
         """See Mixer.forward."""
-        u = self.linear_x(x)
+        u, y = self.linear_x(x), self.linear_y(x)
         past = state.conv.to(u.dtype)
-        mixed = causal_conv(
-            u, past, self.conv.w.to(u.dtype), self.conv.b.to(u.dtype), span.position
-        )
-        y, hs = self._cell(mixed, span.starts, state.h)
-        out = self.linear_out(gated(self.linear_y(x), y, "gelu"))
-        after = RecurrentState(
-            h=last_valid(hs, span, state.h),
-            conv=last_inputs(u, past, None if span.whole else span.counts).to(state.conv.dtype),
-        )
-        return out, after
+        product, h = self.recurrence(u, past, y, span, state.h)
+        conv = last_inputs(u, past, None if span.whole else span.counts).to(state.conv.dtype)
+        return self.linear_out(product), RecurrentState(h, conv)
+
+    def recurrence(
+        self,
+        u: Hidden,
+        past: Float[Tensor, "B P R"],
+        y: Hidden,
+        span: Span,
+        h0: Float[Tensor, "B S"],
+    ) -> tuple[Hidden, Float[Tensor, "B S"]]:
+        """gelu(y) * cell(conv(u)), and the cell's state after each row's valid tokens.
+
+        past: the inputs before u. For a cell with kernels of its own to take more of it at once.
+        """
+        mixed = causal_conv(u, past, *self.conv.weights(u.dtype), span.position)
+        out, hs = self._cell(mixed, span.starts, h0)
+        return gated(y, out, "gelu"), last_valid(hs, None if span.whole else span.counts, h0)

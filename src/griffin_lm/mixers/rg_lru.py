@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from ..layers import halves
 from ..layers.block_diagonal import BlockDiagonal
 from ..ops import native
+from ..ops.conv_gates import conv_gates
+from ..ops.gated_recurrence import gated_rg_lru
 from ..ops.rg_lru import decay_rate, rg_lru
 from ..ops.rg_lru.complex_gated import complex_rg_lru
 from ..ops.rg_lru.definition import C
@@ -144,6 +146,24 @@ class RGLRUBlock(RecurrentBlock):
         facts = span.starts.contiguous(), span.position.contiguous()
         out, h, conv = native.recurrent_half(described, x, *facts, state.h, state.conv)
         return out, RecurrentState(h, conv)
+
+    def recurrence(
+        self,
+        u: Hidden,
+        past: Float[Tensor, "B P R"],
+        y: Hidden,
+        span: Span,
+        h0: Float[Tensor, "B S"],
+    ) -> tuple[Hidden, Float[Tensor, "B S"]]:
+        """See RecurrentBlock.recurrence; in two operations, if no module is watched meanwhile."""
+        cell = self.cell
+        modules = ((cell, RGLRUCell), (cell.a_gate, BlockDiagonal), (cell.x_gate, BlockDiagonal))
+        if cell.config.complex or any(halves.watched(*each) for each in modules):
+            return super().recurrence(u, past, y, span, h0)
+        (a, x), conv = (cell.a_gate, cell.x_gate), self.conv.weights(u.dtype)
+        mixed, r, i = conv_gates(u, past, *conv, span.position, a.w, a.b, x.w, x.b)
+        counts = None if span.whole else span.counts
+        return gated_rg_lru(mixed, r, i, y, cell.Lambda, span.starts, h0, counts)
 
     def _describe(self, words: halves.Description) -> None:
         for name in ("linear_x", "linear_y", "linear_out"):

@@ -13,7 +13,7 @@ import triton.language as tl
 
 @triton.jit
 @no_type_check
-def _input(
+def input_at(
     x_ptr: tl.tensor,
     past_ptr: tl.tensor,
     b: tl.tensor,
@@ -56,7 +56,7 @@ def conv(
     out = tl.load(bias_ptr + d, mask=d < R, other=0).to(tl.float32)
     for s in tl.static_range(TAPS):
         w = tl.load(w_ptr + (TAPS - 1 - s) * R + d, mask=d < R, other=0).to(tl.float32)
-        out += w * _input(x_ptr, past_ptr, b, t - s, d, use & (position >= s), T, R, TAPS)
+        out += w * input_at(x_ptr, past_ptr, b, t - s, d, use & (position >= s), T, R, TAPS)
     tl.store(out_ptr + (b * T + t) * R + d, out, mask=use)
 
 
@@ -128,7 +128,7 @@ def gradient_at_weights(
         g = tl.load(g_ptr + (b * T + t) * R + d, mask=use, other=0).to(tl.float32)
         sums = tl.where(tap == TAPS, sums + tl.sum(g, axis=0)[None, :], sums)
         for s in tl.static_range(TAPS):
-            x = _input(x_ptr, past_ptr, b, t - s, d, use & (position >= s), T, R, TAPS)
+            x = input_at(x_ptr, past_ptr, b, t - s, d, use & (position >= s), T, R, TAPS)
             more = tl.sum(tl.where(position >= s, g * x, 0.0), axis=0)
             sums = tl.where(tap == TAPS - 1 - s, sums + more[None, :], sums)
     at = (tl.cast(part, tl.int64) * (TAPS + 1) + tap) * R + d

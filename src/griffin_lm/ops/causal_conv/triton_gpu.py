@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from .. import gpu
 
-_ROWS, _CHANNELS = 32, 128
+_ROWS, _CHANNELS = 16, 128
 _PARTS = 256  # partial sums of the weights' gradient
 
 
@@ -18,6 +18,34 @@ def _options(steps: int, width: int, taps: int) -> dict[str, Any]:
         "ROWS": min(_ROWS, gpu.power_of_two(steps)),
         "CHANNELS": min(_CHANNELS, gpu.power_of_two(width)),
     }
+
+
+def gradients(
+    x: Tensor, past: Tensor, w: Tensor, b: Tensor, position: Tensor, g: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """At x, past, w and b, given g at the conv's output; contiguous."""
+    from . import kernels
+
+    (batch, steps, width), taps = x.shape, w.shape[0]
+    dx, d_past = torch.empty_like(x), torch.zeros_like(past)
+    if x.numel() == 0:
+        return dx, d_past, torch.zeros_like(w), torch.zeros_like(b)
+    options = _options(steps, width, taps)
+    blocks = -(-width // options["CHANNELS"])
+    tiles = -(-(steps + taps - 1) // options["ROWS"])
+    given = (w, position, g, dx, d_past, steps, width)
+    gpu.launch(kernels.gradient_at_inputs, (blocks * tiles * batch,), *given, **options)
+    parts = min(_PARTS, batch * -(-steps // options["ROWS"]))
+    sums = torch.empty(parts, taps + 1, width, dtype=torch.float32, device=x.device)
+    gpu.launch(
+        kernels.gradient_at_weights,
+        (blocks * parts,),
+        *(x, past, position, g, sums, batch, steps, width, parts),
+        SUMS=gpu.power_of_two(taps + 1),
+        **options,
+    )
+    total = sums.sum(0)
+    return dx, d_past, total[:-1].to(w.dtype), total[-1].to(b.dtype)
 
 
 class _Conv(torch.autograd.Function):
@@ -45,29 +73,8 @@ class _Conv(torch.autograd.Function):
         ctx: Any, *grads: Tensor
     ) -> tuple[Tensor | None, ...]:
         """At x, past, w and b."""
-        from . import kernels
-
         x, past, w, b, position = ctx.saved_tensors
-        g, (batch, steps, width), taps = grads[0].contiguous(), x.shape, w.shape[0]
-        dx, d_past = torch.empty_like(x), torch.zeros_like(past)
-        if x.numel() == 0:
-            return dx, d_past, torch.zeros_like(w), torch.zeros_like(b), None
-        options = _options(steps, width, taps)
-        blocks = -(-width // options["CHANNELS"])
-        tiles = -(-(steps + taps - 1) // options["ROWS"])
-        given = (w, position, g, dx, d_past, steps, width)
-        gpu.launch(kernels.gradient_at_inputs, (blocks * tiles * batch,), *given, **options)
-        parts = min(_PARTS, batch * -(-steps // options["ROWS"]))
-        sums = torch.empty(parts, taps + 1, width, dtype=torch.float32, device=x.device)
-        gpu.launch(
-            kernels.gradient_at_weights,
-            (blocks * parts,),
-            *(x, past, position, g, sums, batch, steps, width, parts),
-            SUMS=gpu.power_of_two(taps + 1),
-            **options,
-        )
-        total = sums.sum(0)
-        return dx, d_past, total[:-1].to(w.dtype), total[-1].to(b.dtype), None
+        return *gradients(x, past, w, b, position, grads[0].contiguous()), None
 
 
 def causal_conv(x: Tensor, past: Tensor, w: Tensor, b: Tensor, position: Tensor) -> Tensor:

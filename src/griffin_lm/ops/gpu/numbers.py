@@ -116,10 +116,37 @@ def after_with_input(
 
 @triton.jit
 @no_type_check
-def last_row(tile: tl.tensor, row: tl.tensor, rows: tl.constexpr) -> tl.tensor:
-    """The last row of a tile of fp32, to the bit: as whole numbers, to which 0 adds nothing.
+def picked_row(tile: tl.tensor, row: tl.tensor, index: tl.constexpr) -> tl.tensor:
+    """A row of a tile of fp32, to the bit: as whole numbers, to which 0 adds nothing.
 
     Where a thread owns a whole column the compiler leaves a register's name of it.
     """
-    bits = tl.where(row == rows - 1, tile.to(tl.int32, bitcast=True), 0)
+    bits = tl.where(row == index, tile.to(tl.int32, bitcast=True), 0)
     return tl.sum(bits, axis=0).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+@no_type_check
+def last_row(tile: tl.tensor, row: tl.tensor, rows: tl.constexpr) -> tl.tensor:
+    """The last row of a tile."""
+    return picked_row(tile, row, rows - 1)
+
+
+@triton.jit
+@no_type_check
+def upturned(tile: tl.tensor, row: tl.tensor, rows: tl.constexpr) -> tl.tensor:
+    """The rows of a tile, the last first."""
+    out = tile
+    for index in tl.static_range(rows):
+        out = tl.where(row == index, picked_row(tile, row, rows - 1 - index)[None, :], out)
+    return out
+
+
+@triton.jit
+@no_type_check
+def one_row_on(tile: tl.tensor, first: tl.tensor, row: tl.tensor, rows: tl.constexpr) -> tl.tensor:
+    """`first`, then all rows of a tile but the last."""
+    out = tl.where(row == 0, first[None, :], tile)
+    for index in tl.static_range(1, rows):
+        out = tl.where(row == index, picked_row(tile, row, index - 1)[None, :], out)
+    return out

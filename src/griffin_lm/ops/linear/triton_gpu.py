@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from .. import gpu
 
-_SMALLEST = 16  # rows, inputs and outputs of a block that the matrix units take
+SMALLEST = 16  # rows, inputs and outputs of a block that the matrix units take
 
 
 def _launch(x: Tensor, w: Tensor, b: Tensor | None, turned: bool = False) -> Tensor:
@@ -23,8 +23,8 @@ def _launch(x: Tensor, w: Tensor, b: Tensor | None, turned: bool = False) -> Ten
     y = torch.empty(rows, heads * outputs, dtype=x.dtype, device=x.device)
     if y.numel() == 0:
         return y
-    block_m = max(_SMALLEST, min(128, gpu.power_of_two(rows)))
-    block_o = max(_SMALLEST, min(64 if rows <= 64 else 128, gpu.power_of_two(outputs)))
+    block_m = max(SMALLEST, min(128, gpu.power_of_two(rows)))
+    block_o = max(SMALLEST, min(64 if rows <= 64 else 128, gpu.power_of_two(outputs)))
     grid = (-(-rows // block_m), heads * -(-outputs // block_o))
     gpu.launch(
         kernels.block_linear,
@@ -33,11 +33,22 @@ def _launch(x: Tensor, w: Tensor, b: Tensor | None, turned: bool = False) -> Ten
         BIASED=b is not None,
         WIDE=x.dtype == torch.float32 or gpu.INTERPRETED,
         BLOCK_M=block_m,
-        BLOCK_I=max(_SMALLEST, min(64, gpu.power_of_two(inputs))),
+        BLOCK_I=max(SMALLEST, min(64, gpu.power_of_two(inputs))),
         BLOCK_O=block_o,
         warps=8 if block_m * block_o >= 128 * 128 else 4,
     )
     return y
+
+
+def weight_gradients(x: Tensor, g: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """At w (H, I, O) and its bias, of inputs x (..., H I), given g at the outputs (..., H O).
+
+    One batched product, long and thin, that cuBLAS does well.
+    """
+    xs, gs = (t.reshape(-1, w.shape[0], t.shape[-1] // w.shape[0]).transpose(0, 1) for t in (x, g))
+    return torch.bmm(xs.transpose(1, 2), gs), g.float().flatten(0, -2).sum(0).view(
+        w.shape[0], -1
+    ).to(w.dtype)
 
 
 class _BlockLinear(torch.autograd.Function):
@@ -54,12 +65,10 @@ class _BlockLinear(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grads: Tensor
     ) -> tuple[Tensor | None, ...]:
-        """At x by the kernel; at w one batched product, long and thin, that cuBLAS does well."""
+        """At x, w and the bias."""
         x, w = ctx.saved_tensors
-        g, heads = grads[0].contiguous(), w.shape[0]
-        xs, gs = (t.view(t.shape[0], heads, -1).transpose(0, 1) for t in (x, g))
-        d_b = g.float().sum(0).view(heads, -1).to(w.dtype)
-        return _launch(g, w, None, turned=True), torch.bmm(xs.transpose(1, 2), gs), d_b
+        g = grads[0].contiguous()
+        return _launch(g, w, None, turned=True), *weight_gradients(x, g, w)
 
 
 def block_linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:

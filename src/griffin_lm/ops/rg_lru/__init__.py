@@ -1,5 +1,6 @@
 """The Real-Gated Linear Recurrent Unit, from gate pre-activations to states (Griffin, eqs. 1-4)."""
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -11,7 +12,7 @@ from . import compiled, reference, triton_gpu
 from .definition import C
 from .reference import MAX_SLOPE, BoundedSqrt
 
-__all__ = ["MAX_SLOPE", "BoundedSqrt", "C", "decay_rate", "rg_lru"]
+__all__ = ["MAX_SLOPE", "BoundedSqrt", "C", "decay_rate", "rate_of", "rg_lru", "states"]
 
 BACKENDS = (
     Backend("triton", triton_gpu.rg_lru, triton_gpu.why_not),
@@ -43,6 +44,22 @@ def rg_lru(
     the dtypes that come in, all is computed in fp32 (float64 for float64), which is also h0's dtype
     and the result's. Lambda's sign is that of the published code: a = sigmoid(-Lambda) ** (c r).
     """
-    rate = C * softplus(Lambda.to(accumulation(x.dtype)))
+    return states(x, r_logits, i_logits, rate_of(Lambda, x.dtype), starts, h0)
+
+
+def rate_of(Lambda: Float[Tensor, " R"], dtype: torch.dtype) -> Float[Tensor, " R"]:
+    """c softplus(Lambda) in the dtype that activations of `dtype` are accumulated in."""
+    return C * softplus(Lambda.to(accumulation(dtype)))
+
+
+def states(
+    x: Float[Tensor, "B T R"],
+    r_logits: Float[Tensor, "B T R"],
+    i_logits: Float[Tensor, "B T R"],
+    rate: Float[Tensor, " R"],
+    starts: Bool[Tensor, "B T"],
+    h0: Float[Tensor, "B R"],
+) -> Float[Tensor, "B T R"]:
+    """As `rg_lru`, with c softplus(Lambda) in place of Lambda."""
     arguments = (x, r_logits, i_logits, rate, starts, h0)
     return choose("the RG-LRU", BACKENDS, *arguments)(*arguments)

@@ -17,12 +17,14 @@ import triton.language as tl
 from ..gpu.numbers import after, after_with_input, carried, exp_and_expm1, kept, last_row
 
 # (2 * 1000)^-2: below it the slope 1 / (2 sqrt(z)) is that of MAX_SLOPE (reference.py); z = 1 - a^2
-_LEAST = tl.constexpr(1e-6)
+LEAST = tl.constexpr(1e-6)
 
 
 @triton.jit
 @no_type_check
-def _steps(x: tl.tensor, r: tl.tensor, i: tl.tensor, rate: tl.tensor, begins: tl.tensor) -> tuple:
+def decay_and_drive(
+    x: tl.tensor, r: tl.tensor, i: tl.tensor, rate: tl.tensor, begins: tl.tensor
+) -> tuple:
     """The decay a and the drive of each step, of inputs and gates before their sigmoid."""
     a, e = exp_and_expm1(-tl.sigmoid(r.to(tl.float32)) * rate)
     a = tl.where(begins, 0.0, a)
@@ -42,7 +44,7 @@ def states(
     decay_ptr: tl.tensor,
     out_ptr: tl.tensor,
     T: tl.tensor,
-    R: tl.tensor,
+    R: tl.constexpr,
     chunk: tl.tensor,
     chunks: tl.tensor,
     ENDS: tl.constexpr,
@@ -72,12 +74,12 @@ def states(
     local = tl.max_contiguous(row * R + d[None, :], [1, VEC])
     for begin in tl.range(first, last, ROWS, num_stages=STAGES):
         use = (begin + row < last) & inside[None, :]
-        at = (b * T + begin) * R + local
-        x = tl.load(x_ptr + at, mask=use, other=0)
-        r = tl.load(r_ptr + at, mask=use, other=0)
-        i = tl.load(i_ptr + at, mask=use, other=0)
+        base = (b * T + begin) * R
+        x = tl.load(x_ptr + base + local, mask=use, other=0)
+        r = tl.load(r_ptr + base + local, mask=use, other=0)
+        i = tl.load(i_ptr + base + local, mask=use, other=0)
         begins = tl.load(starts_ptr + b * T + begin + row, mask=begin + row < last, other=0) != 0
-        a, drive = _steps(x, r, i, rate, begins)
+        a, drive = decay_and_drive(x, r, i, rate, begins)
         a, drive = tl.where(use, a, 1.0), tl.where(use, drive, 0.0)
         drive = tl.where(row == 0, carried(a, h[None, :], drive), drive)
         decays, hs = tl.associative_scan((a, drive), 0, after)
@@ -85,7 +87,7 @@ def states(
         if ENDS:
             whole = kept(last_row(decays, row, ROWS), whole)
         else:
-            tl.store(out_ptr + at, hs, mask=use)
+            tl.store(out_ptr + base + local, hs, mask=use)
     if ENDS:
         tl.store(decay_ptr + own, whole, mask=inside)
         tl.store(out_ptr + own, h, mask=inside)
@@ -101,7 +103,7 @@ def gradient_ends(
     decay_ptr: tl.tensor,
     end_ptr: tl.tensor,
     T: tl.tensor,
-    R: tl.tensor,
+    R: tl.constexpr,
     chunk: tl.tensor,
     chunks: tl.tensor,
     ROWS: tl.constexpr,
@@ -126,9 +128,9 @@ def gradient_ends(
     local = tl.max_contiguous(d[None, :] - row * R, [1, VEC])
     for begin in tl.range(first, last, ROWS, num_stages=STAGES):
         use = (begin + row < last) & inside[None, :]
-        at = (b * T + T - 1 - begin) * R + local
-        r = tl.load(r_ptr + at, mask=use, other=0)
-        g = tl.load(g_ptr + at, mask=use, other=0)
+        base = (b * T + T - 1 - begin) * R
+        r = tl.load(r_ptr + base + local, mask=use, other=0)
+        g = tl.load(g_ptr + base + local, mask=use, other=0)
         time = b * T + T - 1 - begin - row
         begins = tl.load(starts_ptr + time, mask=begin + row < last, other=0) != 0
         a, _ = exp_and_expm1(-tl.sigmoid(r.to(tl.float32)) * rate)
@@ -161,7 +163,7 @@ def gradient(
     d_rate_ptr: tl.tensor,
     d_h0_ptr: tl.tensor,
     T: tl.tensor,
-    R: tl.tensor,
+    R: tl.constexpr,
     chunk: tl.tensor,
     chunks: tl.tensor,
     ROWS: tl.constexpr,
@@ -193,13 +195,13 @@ def gradient(
     local = tl.max_contiguous(d[None, :] - row * R, [1, VEC])
     for begin in tl.range(first, last, ROWS, num_stages=STAGES):
         use = (begin + row < last) & inside[None, :]
-        at = (b * T + T - 1 - begin) * R + local
+        base = (b * T + T - 1 - begin) * R
         earlier = T - 1 - begin - row > 0  # there is a step before
-        x = tl.load(x_ptr + at, mask=use, other=0).to(tl.float32)
-        r = tl.load(r_ptr + at, mask=use, other=0).to(tl.float32)
-        i = tl.load(i_ptr + at, mask=use, other=0).to(tl.float32)
-        g = tl.load(g_ptr + at, mask=use, other=0)
-        before = tl.load(hs_ptr + at - R, mask=use & earlier, other=0)
+        x = tl.load(x_ptr + base + local, mask=use, other=0).to(tl.float32)
+        r = tl.load(r_ptr + base + local, mask=use, other=0).to(tl.float32)
+        i = tl.load(i_ptr + base + local, mask=use, other=0).to(tl.float32)
+        g = tl.load(g_ptr + base + local, mask=use, other=0)
+        before = tl.load(hs_ptr + base - R + local, mask=use & earlier, other=0)
         before = tl.where(earlier, before, h0)
         time = b * T + T - 1 - begin - row
         begins = tl.load(starts_ptr + time, mask=begin + row < last, other=0) != 0
@@ -214,11 +216,11 @@ def gradient(
         whole = g + tl.where(row == 0, p[None, :], entering)
         p = last_row(ps, row, ROWS)
         m = tl.where(begins, 1.0, tl.sqrt(z))
-        dz = whole * (i * x) * tl.rsqrt(tl.maximum(4 * z, _LEAST))
+        dz = whole * (i * x) * tl.rsqrt(tl.maximum(4 * z, LEAST))
         d_log_a = tl.where(begins, 0.0, a * (whole * before) - 2 * a * a * dz)
-        tl.store(dx_ptr + at, whole * m * i, mask=use)
-        tl.store(dr_ptr + at, -rate * r * (1 - r) * d_log_a, mask=use)
-        tl.store(di_ptr + at, i * (1 - i) * (whole * m * x), mask=use)
+        tl.store(dx_ptr + base + local, whole * m * i, mask=use)
+        tl.store(dr_ptr + base + local, -rate * r * (1 - r) * d_log_a, mask=use)
+        tl.store(di_ptr + base + local, i * (1 - i) * (whole * m * x), mask=use)
         d_rate += tl.sum(tl.where(use, -r * d_log_a, 0.0), axis=0)
     tl.store(d_rate_ptr + own, d_rate, mask=inside)
     if piece % chunks == chunks - 1:

@@ -49,7 +49,7 @@ def launch(
             ENDS=True,
             **options,
         )
-        carry = _linked(decay, end, h0, way)
+        carry = linked(decay, end, h0, way)
     gpu.launch(
         kernels.states,
         grid,
@@ -90,7 +90,7 @@ def launch_gradient(
             *(r, rate, starts, g, decay, end, steps, width, way.chunk, way.chunks),
             **options,
         )
-        carry = _linked(decay, end, nothing, way)
+        carry = linked(decay, end, nothing, way)
     d_rate = h0.new_empty(batch * way.chunks, width)
     gpu.launch(
         kernels.gradient,
@@ -112,7 +112,7 @@ def _options(width: int, steps: int, rows: int, stages: int) -> dict[str, int]:
     }
 
 
-def _linked(decay: Tensor, end: Tensor, h0: Tensor, way: Plan) -> Tensor:
+def linked(decay: Tensor, end: Tensor, h0: Tensor, way: Plan) -> Tensor:
     """The states that the chunks begin with (B, chunks, R), given what each makes of one."""
     from ..linear_scan import kernels
 
