@@ -54,7 +54,8 @@ def conv_gates(
     mine = tl.full([1, BLOCK_I], column, tl.int32) == 0
     r = tl.zeros([BLOCK_M, BLOCK_O], tl.float32)
     i = tl.zeros([BLOCK_M, BLOCK_O], tl.float32)
-    for begin in tl.range(0, inputs, BLOCK_I):
+    # one stage: with taps of the next tiles under way a block would need 353 KiB
+    for begin in tl.range(0, inputs, BLOCK_I, num_stages=1):
         across, down = (
             begin + tl.arange(0, BLOCK_I)[None, :],
             begin + tl.arange(0, BLOCK_I)[:, None],

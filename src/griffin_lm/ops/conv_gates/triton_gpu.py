@@ -19,9 +19,9 @@ def _blocks(rows: int, inner: int, outer: int, wide: bool) -> dict[str, Any]:
         return max(SMALLEST, min(most, gpu.power_of_two(number)))
 
     return {
-        "BLOCK_M": size(64 if wide else 128, rows),
+        "BLOCK_M": size(64, rows),
         "walked": size(32 if wide else 64, inner),
-        "owned": size(32 if few else 128, outer),
+        "owned": size(32 if few else 64, outer),
         "warps": 4 if few else 8,
     }
 
