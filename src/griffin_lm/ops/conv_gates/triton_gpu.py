@@ -20,7 +20,7 @@ def _blocks(rows: int, inner: int, outer: int, wide: bool) -> dict[str, Any]:
 
     return {
         "BLOCK_M": size(64, rows),
-        "walked": size(32 if wide else 64, inner),
+        "walked": size(32, inner),
         "owned": size(32 if few else 64, outer),
         "warps": 4 if few else 8,
     }
