@@ -91,7 +91,8 @@ def test_quality_tells_what_rounding_costs(run, tmp_path: Path) -> None:
     result = run("bench", "quality", "--limit", 200, "--json", tmp_path / "json")
     assert result.code == 0, result.err
     rows = json.loads((tmp_path / "json").read_text())["rows"]
-    assert [row["weights"] for row in rows] == ["bf16", "fp32", "int8", "int4"]
+    rounded = "bf16, keys and values int8"
+    assert [row["weights"] for row in rows] == ["bf16", "fp32", rounded, "int8", "int4"]
     assert all(row["tokens"] == 200 and 0.8 < row["over_bf16"] < 1.25 for row in rows)
     assert rows[0]["over_bf16"] == 1
 

@@ -19,7 +19,7 @@ from griffin_lm.evals.verify import Report, verify
 from griffin_lm.evals.verify import run as verify_run
 from griffin_lm.inference import LanguageModel
 from griffin_lm.layers import halves
-from griffin_lm.mixers import RGLRU, LocalAttention, local_attention, recurrent_block
+from griffin_lm.mixers import RGLRU, LocalAttention, local_attention, recurrent_block, rg_lru
 from griffin_lm.models import ModelConfig
 
 BLOCKS, LOGITS = "each block = the paper's equations", "logits = the paper's equations"
@@ -84,8 +84,10 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], None]],
 
 @pytest.fixture
 def modules_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every module is called: a fused half would pass by the faults that are planted in them."""
+    """Every module is called, and one operation after another: whatever takes several at once
+    would pass by the faults that are planted in them."""
     monkeypatch.setattr(halves, "described", lambda *_: None)
+    monkeypatch.setattr(rg_lru.RGLRUBlock, "recurrence", recurrent_block.RecurrentBlock.recurrence)
 
 
 def test_the_bundled_model_passes_every_line() -> None:
