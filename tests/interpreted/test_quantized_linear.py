@@ -53,7 +53,7 @@ def test_bf16_is_rounded_once(kind):
 
 def test_activations_are_rounded_as_the_definition_does_ties_included():
     x = torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.49999997, -127.0]])
-    q, scale = triton_gpu._quantized(x, 16)
+    q, scale = triton_gpu.quantized(x, 16)
     expected, wide = definition.quantize_rows(x)
     assert torch.equal(q[:, :9].double(), expected) and (q[:, 9:] == 0).all()
     assert torch.equal(scale.double(), wide[:, 0])
