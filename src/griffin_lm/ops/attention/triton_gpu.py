@@ -68,6 +68,7 @@ def decode(
         QUERIES=max(16, gpu.power_of_two(queries)),
         KEYS=_KEYS if q.dtype != torch.float32 else _KEYS // 2,
         BLOCK_D=block_d,
+        warps=8 if q.dtype == torch.float32 else 4,  # exact fp32 products take registers
     )
     gpu.launch(
         kernels.together,
