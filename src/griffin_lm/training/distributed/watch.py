@@ -60,7 +60,9 @@ class Watch:
                 self._explain(error)
         finally:
             self._left.set()
-            if self._before is not None and signal.getsignal(signal.SIGTERM) == self._on_terminate:
+            # where somebody is gone it stays: this process has yet to print who
+            mine = signal.getsignal(signal.SIGTERM) == self._on_terminate
+            if mine and self._before is not None and self._found is None:
                 signal.signal(signal.SIGTERM, self._before)
 
     def _on_terminate(self, number: int, frame: Any) -> None:
@@ -79,6 +81,7 @@ class Watch:
             return
         with _untroubled():
             found = self._blame()
+        self._found = self._found or found
         if found is not None:
             raise TrainingError(_sentence(*found)) from error
 
