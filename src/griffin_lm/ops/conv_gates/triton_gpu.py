@@ -11,7 +11,7 @@ from ..causal_conv.triton_gpu import gradients as conv_gradients
 from ..linear.triton_gpu import SMALLEST, weight_gradients
 
 
-def _blocks(rows: int, inner: int, outer: int, wide: bool) -> dict[str, Any]:
+def _blocks(rows: int, inner: int, outer: int) -> dict[str, Any]:
     """Sizes of a program: rows, inputs or outputs that it walks, those that it owns."""
     few = rows <= 64  # a decode step: many programs of few outputs, to read the weights sooner
 
@@ -37,7 +37,7 @@ def _launch(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if u.numel() == 0:
         return out, r, i
     rows, wide = batch * steps, u.dtype == torch.float32
-    options = _blocks(rows, inputs, outputs, wide)
+    options = _blocks(rows, inputs, outputs)
     options |= {"BLOCK_I": options.pop("walked"), "BLOCK_O": options.pop("owned")}
     grid = (-(-rows // options["BLOCK_M"]), heads * -(-outputs // options["BLOCK_O"]))
     given = (*tensors, out, r, i, rows, steps, heads, inputs, outputs)
@@ -54,7 +54,7 @@ def _gradient_at_conv(a: Tensor, x: Tensor, g: Tensor, g_r: Tensor, g_i: Tensor)
     if g.numel() == 0:
         return total
     rows, wide = g.shape[0] * g.shape[1], g.dtype == torch.float32
-    options = _blocks(rows, outputs, inputs, wide)
+    options = _blocks(rows, outputs, inputs)
     options |= {"BLOCK_O": options.pop("walked"), "BLOCK_I": options.pop("owned")}
     grid = (-(-rows // options["BLOCK_M"]), heads * -(-inputs // options["BLOCK_I"]))
     given = (a, x, g, g_r, g_i, total, rows, heads, inputs, outputs)
