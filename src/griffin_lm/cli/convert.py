@@ -30,6 +30,14 @@ def convert(
         bool, typer.Option("--no-check", help="do not read back what was written")
     ] = False,
     quantize: common.Quantize = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="own|FILE",
+            help="with --quantize int4: fit the rounding to a text, which the model writes itself "
+            "(own), or a UTF-8 file",
+        ),
+    ] = None,
     config: common.Config = None,
     tokenizer: common.Tokenizer = None,
     offline: common.Offline = False,
@@ -40,7 +48,8 @@ def convert(
 
     With --adapter a LoRA adapter is merged into the weights that are written. With --quantize the
     matrices are rounded to 8 or 4 bits, one at a time, in the format griffin: loading the result
-    rounds nothing, and gives the same bits as --quantize at every load would.
+    rounds nothing, and gives the same bits as --quantize at every load would. With --calibrate the
+    model is loaded whole and reads 32,768 tokens: better int4 weights, of the same size and speed.
 
     Everything is read back and compared to the bit with what was read, unless --no-check.
     """
@@ -66,6 +75,7 @@ def convert(
         progress=stages,
         adapter=adapter,
         quantize=quantize,
+        calibrate=calibrate,
     )
     stages.close()
     common.write_json(json, dataclasses.asdict(done))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import FORMATS, detect, read_parameters, saved_quantization
+from ..checkpoints import FORMATS, detect, load_model, read_parameters, saved_quantization
 from ..checkpoints.adapters import read_adapter, takes_turns
 from ..checkpoints.detection import folders_beside
 from ..checkpoints.names import expand
@@ -22,6 +22,8 @@ from ..layers.quantized import QuantizedMatrix
 from ..models import Fingerprint, Griffin, ModelConfig, build
 from ..models.sizes import parameter_count
 from ..text import Tokenizer, load_tokenizer
+from .calibration import calibrate as fit
+from .calibration import own_text, text_of
 from .instruction import is_instruction_tuned, read_stops
 from .language_model import LanguageModel, save
 
@@ -57,6 +59,7 @@ def convert(
     progress: Progress = lambda what, done, total: None,
     adapter: str | PathLike[str] | None = None,
     quantize: str | None = None,
+    calibrate: str | PathLike[str] | None = None,
 ) -> Converted:
     """Writes the checkpoint at `source` to `target` in a format of FORMATS.
 
@@ -66,8 +69,11 @@ def convert(
     instruction-tuned. progress: (what, done, in all), in parameters. adapter: a folder of LoRA,
     added to the weights; what it changes is rounded once, to the dtype that is written. quantize:
     "int8" or "int4" rounds the matrices, one at a time; a source in that kind is taken as it is.
+    calibrate: with "int4", "own" or a text file to fit the rounding to (calibration.py); the model
+    is then loaded whole, in one dtype, and reads.
 
-    The weights are not held in memory where the source is memory-mapped. Raises CheckpointMismatch,
+    Otherwise weights are not held in memory where the source is memory-mapped. Raises
+    CheckpointMismatch,
     naming the formats that can, where this one cannot hold the model; CheckpointError for a target
     that is in use or is not what was written; what loading and saving raise.
     """
@@ -84,9 +90,28 @@ def convert(
                 f"{source} is quantised, and an adapter can't be merged into it without rounding "
                 "twice: convert the checkpoint that it was made of, or load the two with adapter="
             )
-    model = borrowed(source, config, dtype, lambda *at: progress("reading", *at), adapter)
-    _refuse_unfit(model, format)
+    if calibrate is not None and (quantize != "int4" or before is not None):
+        raise ConfigError("calibrate goes with quantize='int4', and weights not rounded before")
     vocabulary = find_tokenizer(source, tokenizer)
+
+    def reading(done: int, total: int) -> None:
+        progress("reading", done, total)
+
+    if calibrate is None:
+        model = borrowed(source, config, dtype, reading, adapter)
+        _refuse_unfit(model, format)
+    else:
+        model = load_model(source, "cpu", dtype, config, reading, adapter=adapter)
+        _refuse_unfit(model, format)
+        if vocabulary is None:
+            raise ConfigError("to calibrate on text needs the model's tokenizer: give tokenizer=")
+        progress("calibrating", 0, len(model.blocks))
+        text = (
+            own_text(model, vocabulary)
+            if calibrate == "own"
+            else text_of(Path(calibrate), vocabulary)
+        )
+        fit(model, text, progress)
     card = _card(source) if adapter is None else None
     progress("writing", 0, 1)
     if vocabulary is None:

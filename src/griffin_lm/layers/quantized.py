@@ -17,6 +17,7 @@ from ..ops.quantized_linear import (
     linear_int8,
     packed_layout,
     quantize_int4,
+    quantize_int4_calibrated,
     quantize_int8,
 )
 from ..shapes import Tokens
@@ -45,12 +46,22 @@ class QuantizedMatrix(nn.Module):
 
     @classmethod
     def of(
-        cls, weight: Float[Tensor, "N K"], kind: str, dtype: torch.dtype | None = None
+        cls,
+        weight: Float[Tensor, "N K"],
+        kind: str,
+        dtype: torch.dtype | None = None,
+        moment: Float[Tensor, "K K"] | None = None,
     ) -> "QuantizedMatrix":
-        """A matrix rounded to `kind`; it computes in `dtype`, by default the weight's."""
+        """A matrix rounded to `kind`; it computes in `dtype`, by default the weight's.
+
+        moment: with int4, the second moment of the inputs that it is fitted to; None: to nearest.
+        """
         made = cls(kind, (weight.shape[0], weight.shape[1]), dtype or weight.dtype)
         with torch.no_grad():
-            packed = (quantize_int8 if kind == "int8" else quantize_int4)(weight.detach())
+            if moment is not None and kind == "int4":
+                packed = quantize_int4_calibrated(weight.detach(), moment)
+            else:
+                packed = (quantize_int8 if kind == "int8" else quantize_int4)(weight.detach())
         made.put(packed._asdict())
         return made
 

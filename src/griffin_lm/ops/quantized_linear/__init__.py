@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import native
 from ..backend import Backend, always, choose
 from . import triton_gpu
+from .calibrated import quantize_int4_calibrated
 from .gradient import Dense, Run, frozen_product
 from .packing import (
     Int4Weight,
@@ -31,6 +32,7 @@ __all__ = [
     "linear_int8",
     "packed_layout",
     "quantize_int4",
+    "quantize_int4_calibrated",
     "quantize_int8",
 ]
 

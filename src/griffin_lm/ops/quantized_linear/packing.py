@@ -44,7 +44,7 @@ _Packed = TypeVar("_Packed", Int8Weight, Int4Weight)
 def quantize_int8(weight: Float[Tensor, "N K"]) -> Int8Weight:
     """Rows to nearest, ties to even; a row of zeros has the scale 0."""
     made = _empty(Int8Weight, packed_layout("int8", *weight.shape), weight.device)
-    for rows in _pieces(weight):
+    for rows in pieces_of(weight):
         wide = weight[rows].float()
         largest = wide.abs().amax(1)
         inverse = torch.where(largest > 0, 127 / largest, 0)
@@ -56,21 +56,37 @@ def quantize_int8(weight: Float[Tensor, "N K"]) -> Int8Weight:
 
 def quantize_int4(weight: Float[Tensor, "N K"]) -> Int4Weight:
     """Groups to nearest; rows and columns that fill up panels and groups are zeros."""
-    made = _empty(Int4Weight, packed_layout("int4", *weight.shape), weight.device)
-    for rows in _pieces(weight):
-        some = weight[rows]
-        count, columns = -(-some.shape[0] // PANEL) * PANEL, made.nibbles.shape[1] * GROUP
-        wide = torch.zeros(count, columns, device=weight.device)
-        wide[: some.shape[0], : some.shape[1]] = some
-        groups = wide.view(count, -1, GROUP)
-        scale = _best_scale(groups)
-        nibbles = (_steps(groups, scale) + 8).to(torch.uint8)
-        nibbles = nibbles.view(-1, PANEL, groups.shape[1], 2, 4, 4)  # P, i, g, half, r, j
-        packed = nibbles[:, :, :, 0] | (nibbles[:, :, :, 1] << 4)  # P, i, g, r, j
-        panels = slice(rows.start // PANEL, (rows.start + count) // PANEL)
-        made.nibbles[panels] = packed.permute(0, 2, 3, 1, 4)
-        made.scale[panels] = scale.view(-1, PANEL, groups.shape[1]).transpose(1, 2)
+    made = empty_int4(weight)
+    for rows in pieces_of(weight):
+        groups = in_groups(weight[rows])
+        scale = best_scale(groups)
+        put_int4(made, rows.start, steps_of(groups, scale), scale)
     return made
+
+
+def empty_int4(weight: Float[Tensor, "N K"]) -> Int4Weight:
+    """Room for the nibbles and scales of a matrix."""
+    return _empty(Int4Weight, packed_layout("int4", *weight.shape), weight.device)
+
+
+def in_groups(rows: Float[Tensor, "M K"]) -> Float32[Tensor, "N G 32"]:
+    """Rows in fp32, cut into groups; zeros fill up panels (N is a multiple of 16) and groups."""
+    count, groups = -(-rows.shape[0] // PANEL) * PANEL, -(-rows.shape[1] // GROUP)
+    wide = torch.zeros(count, groups * GROUP, device=rows.device)
+    wide[: rows.shape[0], : rows.shape[1]] = rows
+    return wide.view(count, groups, GROUP)
+
+
+def put_int4(
+    made: Int4Weight, first: int, steps: Float32[Tensor, "N G 32"], scale: Float[Tensor, "N G 1"]
+) -> None:
+    """Writes rows from `first` on, whole panels of them: steps from -8 to 7 and their scales."""
+    count, groups = steps.shape[:2]
+    nibbles = (steps + 8).to(torch.uint8).view(-1, PANEL, groups, 2, 4, 4)  # P, i, g, half, r, j
+    packed = nibbles[:, :, :, 0] | (nibbles[:, :, :, 1] << 4)  # P, i, g, r, j
+    panels = slice(first // PANEL, (first + count) // PANEL)
+    made.nibbles[panels] = packed.permute(0, 2, 3, 1, 4)
+    made.scale[panels] = scale.view(-1, PANEL, groups).transpose(1, 2)
 
 
 Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
@@ -90,19 +106,21 @@ def _empty(made: type[_Packed], layout: Layout, device: torch.device) -> _Packed
     return made(**{name: torch.empty(s, dtype=d, device=device) for name, (s, d) in layout.items()})
 
 
-def _pieces(weight: Tensor) -> Iterator[slice]:
-    """Whole panels of rows, few enough that the copies in fp32 stay small."""
-    step = max(1, _PIECE // max(1, weight.shape[1]) // PANEL) * PANEL
+def pieces_of(weight: Tensor, most: int = _PIECE) -> Iterator[slice]:
+    """Whole panels of rows of `most` weights, few enough that the copies in fp32 stay small."""
+    step = max(1, most // max(1, weight.shape[1]) // PANEL) * PANEL
     return (slice(at, min(at + step, len(weight))) for at in range(0, len(weight), step))
 
 
-def _steps(groups: Float32[Tensor, "N G 32"], scale: Float[Tensor, "N G 1"]) -> Tensor:
-    """Whole numbers from -8 to 7."""
+def steps_of(
+    weights: Float32[Tensor, "*N L"], scale: Float[Tensor, "*N 1"]
+) -> Float32[Tensor, "*N L"]:
+    """Whole numbers from -8 to 7, of weights that share a scale."""
     inverse = torch.where(scale == 0, 0, 1 / scale.float())
-    return (groups * inverse).round_().clamp_(-8, 7)
+    return (weights * inverse).round_().clamp_(-8, 7)
 
 
-def _best_scale(groups: Float32[Tensor, "N G 32"]) -> BFloat16[Tensor, "N G 1"]:
+def best_scale(groups: Float32[Tensor, "N G 32"]) -> BFloat16[Tensor, "N G 1"]:
     """That of the least squared error: of some around the one that meets the extreme, then refined.
 
     Refined: with the steps that a scale leads to, the best scale is <w, q> / <q, q>; twice.
@@ -113,14 +131,14 @@ def _best_scale(groups: Float32[Tensor, "N G 32"]) -> BFloat16[Tensor, "N G 1"]:
 
     def keep(scale: Tensor) -> None:
         nonlocal best, least
-        off = (_steps(groups, scale) * scale.float() - groups).square_().sum(2, keepdim=True)
+        off = (steps_of(groups, scale) * scale.float() - groups).square_().sum(2, keepdim=True)
         better = off < least
         best, least = torch.where(better, scale, best), torch.where(better, off, least)
 
     for share in SHARES:
         keep((extreme / -8 * share).bfloat16())
     for _ in range(2):
-        q = _steps(groups, best)
+        q = steps_of(groups, best)
         fitted = (q * groups).sum(2, keepdim=True) / q.square().sum(2, keepdim=True)
         keep(torch.where(fitted.isfinite(), fitted, 0).bfloat16())
     return best
