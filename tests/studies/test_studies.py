@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from griffin_lm.errors import TrainingError
-from griffin_lm.studies import books_runs, recall, recall_runs, scaling, tokens
+from griffin_lm.errors import InputError, TrainingError
+from griffin_lm.studies import books_runs, recall, recall_runs, scaling, study, tokens
 from griffin_lm.studies.architectures import sized
 from griffin_lm.studies.compare import compare
 from griffin_lm.studies.fit import Recipe, StepFeed, batch_of, fit, trainer_for
@@ -73,7 +73,7 @@ def test_a_run_ends_where_a_look_says_so() -> None:
         Recipe(steps=50, rows=4, length=8),
         0.01,
         0,
-        CPU,
+        PLACE,
     )
     seen: list[int] = []
 
@@ -85,6 +85,36 @@ def test_a_run_ends_where_a_look_says_so() -> None:
     assert seen == [10, 20] and figures["steps"] == 20 and figures["loss"] < math.log(shape.vocab)
 
 
+@pytest.mark.parametrize("products", ["bfloat16", "float32"])
+def test_training_multiplies_in_what_was_asked_for_whatever_the_machine(products: str) -> None:
+    settings = recall.SCALES["tiny"]
+    cell = recall.plan(settings, {})[0]
+    seen: set[torch.dtype] = set()
+
+    def watch(module: torch.nn.Module, inputs: object, out: object) -> None:
+        if module.training and isinstance(out, torch.Tensor):
+            seen.add(out.dtype)
+
+    hook = torch.nn.modules.module.register_module_forward_hook(watch)
+    try:
+        figures = recall.measure(settings, cell, PLACE._replace(products=products))
+    finally:
+        hook.remove()
+    assert figures["products"] == products
+    assert (torch.bfloat16 in seen) == (products == "bfloat16")
+
+
+def test_products_of_an_unknown_kind_are_a_wrong_call() -> None:
+    with pytest.raises(InputError, match="float16'"):
+        _ = PLACE._replace(products="float16").bf16
+
+
+def test_products_follow_the_machine_unless_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has in (True, False):
+        monkeypatch.setattr(study, "computes_in_bfloat16", lambda device, has=has: has)
+        assert PLACE.bf16 == has
+
+
 def test_a_loss_that_is_not_finite_is_a_failed_run() -> None:
     shape = recall.SCALES["tiny"].shape
     rows = np.zeros((2, 5), dtype=np.int64)
@@ -94,7 +124,7 @@ def test_a_loss_that_is_not_finite_is_a_failed_run() -> None:
         Recipe(steps=5, rows=2, length=4),
         0.01,
         0,
-        CPU,
+        PLACE,
     )
     with torch.no_grad():
         trainer.model.embed.weight[0] = math.nan
@@ -122,7 +152,7 @@ def test_accuracy_in_chunks_is_that_of_one_reading(monkeypatch: pytest.MonkeyPat
         Recipe(steps=30, rows=8, length=20),
         0.01,
         0,
-        CPU,
+        PLACE,
     )
     fit(trainer, 30)
     task = Task("copying", 16, 20, 5)

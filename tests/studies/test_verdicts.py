@@ -108,6 +108,22 @@ def test_token_ratios_are_held_against_one() -> None:
     assert [line.split("**")[1] for line in said[:2]] == ["held", "not decided"]
 
 
+@pytest.mark.parametrize(("scale", "word"), [("cpu", "not decided"), ("gpu", "refuted")])
+def test_an_interval_around_one_refutes_only_where_the_hypothesis_spoke_of_it(
+    scale: str, word: str
+) -> None:
+    settings = tokens.SCALES[scale]
+
+    def figures(cell: Cell) -> dict[str, Any]:
+        griffin = cell.settings["architecture"] == "griffin"
+        need = (0.6, 0.95, 1.5)[cell.settings["seed"] % 3] if griffin else 1.0
+        points = [{"tokens": n, "nats": 5 - 0.1 * (n / need) / 100} for n in (100, 200, 400)]
+        return {"score": score(cell), "points": points}
+
+    said = tokens.verdicts(settings, swept(tokens.STUDY, settings, figures))
+    assert said[1].split("**")[1] == word
+
+
 def test_recall_is_held_against_its_hypotheses() -> None:
     settings = recall.SCALES["cpu"]
     assert settings.memo is not None

@@ -34,6 +34,13 @@ def compare(
     only: Annotated[
         str, typer.Option(metavar="PART,PART", help="only cells whose names contain one of these")
     ] = "",
+    products: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|bfloat16|float32",
+            help="what training multiplies in; auto: bfloat16 where the device does in hardware",
+        ),
+    ] = "auto",
     device: common.Device = "auto",
     json: common.JsonOut = None,
 ) -> None:
@@ -50,7 +57,7 @@ def compare(
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    place = Place(torch.device(device), data, common.said)
+    place = Place(torch.device(device), data, common.said, products)
     command = common.as_typed({out: "DIR", data: "DATA", json: "FILE"})
     parts = tuple(part for part in only.split(",") if part)
     found = {

@@ -162,7 +162,7 @@ def measure(settings: Settings, cell: Cell, place: Place) -> JSON:
     shape = replace(settings.shape, window=wanted.get("window", settings.shape.window))
     config = sized(wanted["architecture"], shape)
     draw = crops(corpus.train, recipe.rows, recipe.length)
-    trainer = trainer_for(config, draw, recipe, wanted["rate"], wanted["seed"], place.device)
+    trainer = trainer_for(config, draw, recipe, wanted["rate"], wanted["seed"], place)
     trained = fit(trainer, recipe.steps)
     model: Griffin = trainer.model
     chosen = segments(corpus.valid, settings.lengths[0], 16 * settings.rows)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..inference.loading import computes_in_bfloat16
 from ..models import Griffin, ModelConfig
 from ..models.griffin import build
 from ..training.batch import Batch, World
 from ..training.config import TrainConfig
 from ..training.trainer import Trainer
+from .study import Place
 
 Draw = Callable[[np.random.Generator, int], Batch]
 """(random numbers of this step, the step) to a batch."""
@@ -82,7 +82,7 @@ def batch_of(tokens: np.ndarray, targets: np.ndarray, weight: np.ndarray | None 
 
 
 def trainer_for(
-    config: ModelConfig, draw: Draw, recipe: Recipe, rate: float, seed: int, device: torch.device
+    config: ModelConfig, draw: Draw, recipe: Recipe, rate: float, seed: int, place: Place
 ) -> Trainer:
     """A trainer before its first step; its weights are drawn by the seed, as its batches are."""
     settings = TrainConfig(
@@ -95,12 +95,14 @@ def trainer_for(
         last_rate=rate / 100,
         warmup_steps=min(recipe.warmup, recipe.steps // 4),
         decay_share=recipe.decay,
-        bf16=computes_in_bfloat16(device),
+        bf16=place.bf16,
         compile=False,  # compiling takes longer than most cells
     )
-    model = build(config, seed=seed, device=device)
+    model = build(config, seed=seed, device=place.device)
     # the folder is for checkpoints, which nobody asks for
-    return Trainer(model, StepFeed(draw, seed), settings, Path("unused"), World(device=device))
+    return Trainer(
+        model, StepFeed(draw, seed), settings, Path("unused"), World(device=place.device)
+    )
 
 
 def fit(
@@ -109,7 +111,7 @@ def fit(
     every: int = 0,
     look: Callable[[Griffin, int], bool] | None = None,
 ) -> dict[str, Any]:
-    """Takes steps up to `steps` in all: {"steps", "loss", "seconds", "tokens_per_s"}.
+    """Takes steps up to `steps` in all: {"steps", "loss", "seconds", "tokens_per_s", "products"}.
 
     look: called after every `every` steps with the model and the step; True ends it. loss: the mean
     of the last tenth. Raises TrainingError for a loss that is not finite.
@@ -136,4 +138,5 @@ def fit(
         "loss": round(sum(last) / len(last), 5),
         "seconds": round(time.perf_counter() - began, 1),
         "tokens_per_s": round((trainer.tokens - tokens) / max(took, 1e-9)),
+        "products": "bfloat16" if trainer.config.bf16 else "float32",
     }

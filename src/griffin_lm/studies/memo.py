@@ -87,7 +87,7 @@ def measure(memo: Memo, cell: Cell, place: Place) -> JSON:
     corpus = novels(place.data, memo.characters, True)
     config = sized(name, memo.shape)
     draw = rows_of(corpus.train, memo)
-    trainer = trainer_for(config, draw, memo.recipe, memo.rate, memo.seed, place.device)
+    trainer = trainer_for(config, draw, memo.recipe, memo.rate, memo.seed, place)
     trained = fit(trainer, memo.recipe.steps)
     model: Griffin = trainer.model
     grows = bool(model.empty_state(1).bytes_per_token)

@@ -188,14 +188,15 @@ Induction heads: a special token somewhere and again at the end; what followed i
 at one length, asked at others. MQAR: pairs of key and value, then each key again at a distance
 drawn by a power law; its value is due. Generators follow the papers, sizes are smaller at scale
 cpu. Every model has its MLPs (Zoology's have none), so that all have Griffin's parameters. Rows
-are new at every step, and asked rows are of a seed of their own. bf16 products in training where
-the processor computes in it, fp32 where it is asked. Learning curves are of one seed; tables show
-the median of the seeds, the least and the most. *Memo*: a note with a name, set into novels;
-later, the name is asked for, and its first token must be the likeliest of all. Rows of 256 tokens
-hold several such documents, the gap between note and question grows to 128 tokens; asked in
-novels by other authors. fledgling, the bundled Griffin, was trained for it at length, has three
-fields, and is asked in the novels that were kept from it. *Needle*: five digits in words that no
-training had; by how many nats they are likelier, asked for later, than other digits.""",
+are new at every step, and asked rows are of a seed of their own. At scale cpu copying and induction
+heads are trained with products in bf16, the others in fp32 (`--products`); all are asked in fp32.
+Learning curves are of one seed; tables show the median of the seeds, the least and the most.
+*Memo*: a note with a name, set into novels; later, the name is asked for, and its first token must
+be the likeliest of all. Rows of 256 tokens hold several such documents, the gap between note and
+question grows to 128 tokens; asked in novels by other authors. fledgling, the bundled Griffin, was
+trained for it at length, has three fields, and is asked in the novels that were kept from it.
+*Needle*: five digits in words that no training had; by how many nats they are likelier, asked for
+later, than other digits.""",
     beside="""\
 - Griffin (2402.19427), 6.2 and appendix H: 5 blocks of width 64, selective copying at 1,024
   tokens and 16 data, induction heads at 256: MQA, Hawk and Griffin all solve both; Hawk is slow
@@ -214,10 +215,10 @@ Two or three layers of width 64 and minutes of training: that a model has not le
 does not say that it can't. Where a curve ends unsolved, more steps might solve it; plateaus end
 suddenly. Lengths, vocabularies and numbers of pairs at scale cpu are below the papers', so
 figures are not to be compared with theirs number by number. Mamba is left to scale gpu: its scan
-trains at about a thousand tokens a second on a CPU here. Cells at scale cpu are of two
-processors, by their dates; the earlier one's were trained with products in bf16. Memos are
-learned in a fiftieth of the tokens that fledgling had, of one field, without its course, its
-window dropout or a sweep: what these models do not recall, longer training might teach. Farther
+trains at about a thousand tokens a second on a CPU here. Cells at scale cpu are of three
+processors; all cells of a task have products of one dtype (see above). Memos are learned in a
+fiftieth of the tokens that fledgling had, of one field, without its course, its window dropout or
+a sweep: what these models do not recall, longer training might teach. Farther
 than here fledgling is asked on [its own page](../fledgling.md).""",
     scales=SCALES,
     plan=plan,

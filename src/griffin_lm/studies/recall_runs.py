@@ -267,7 +267,7 @@ def measure(settings: Settings, cell: Cell, place: Place) -> JSON:
         trial.recipe,
         wanted["rate"],
         wanted["seed"],
-        place.device,
+        place,
     )
     course = _Course(trial, place.device)
     trained = fit(trainer, trial.recipe.steps, trial.every, course)

@@ -111,7 +111,7 @@ def measure(settings: Settings, cell: Cell, place: Place) -> JSON:
     corpus = novels(place.data, settings.characters, False)
     config = sized(wanted["architecture"], settings.shapes[wanted["size"]])
     draw = crops(corpus.train, recipe.rows, recipe.length)
-    trainer = trainer_for(config, draw, recipe, wanted["rate"], wanted["seed"], place.device)
+    trainer = trainer_for(config, draw, recipe, wanted["rate"], wanted["seed"], place)
     trained = fit(trainer, recipe.steps)
     model: Griffin = trainer.model
     chosen = segments(corpus.valid, recipe.length, settings.held)

@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..errors import InputError
+from ..inference.loading import computes_in_bfloat16
 from ..shapes import JSON
 
 SCALES = ("smoke", "cpu", "gpu")
 TINY = "tiny"  # of the tests: seconds
+PRODUCTS = ("auto", "bfloat16", "float32")
 
 
 class Cell(NamedTuple):
@@ -33,11 +36,25 @@ Done = Mapping[str, JSON]
 
 
 class Place(NamedTuple):
-    """Where a cell is measured. data: a folder of texts, None: only the bundled book is at hand."""
+    """Where a cell is measured. data: a folder of texts, None: only the bundled book is at hand.
+
+    products: what models multiply in while they are trained; "auto": bfloat16 where the device
+    does so in hardware. Cells that are to be laid side by side need the same, on whatever machine.
+    """
 
     device: torch.device
     data: Path | None
     say: Callable[[str], None]
+    products: str = "auto"
+
+    @property
+    def bf16(self) -> bool:
+        """Whether training multiplies in bfloat16. Raises InputError for none of PRODUCTS."""
+        if self.products not in PRODUCTS:
+            raise InputError(f"products {self.products!r} is none of: {', '.join(PRODUCTS)}")
+        if self.products == "auto":
+            return computes_in_bfloat16(self.device)
+        return self.products == "bfloat16"
 
 
 class Table(NamedTuple):

@@ -115,7 +115,7 @@ def measure(settings: Settings, cell: Cell, place: Place) -> JSON:
         recipe,
         wanted["rate"],
         wanted["seed"],
-        place.device,
+        place,
     )
     chosen = segments(corpus.valid, recipe.length, settings.rows)
     seen: list[tuple[int, float]] = []
