@@ -102,9 +102,10 @@ def test_the_whole_models_tables_at_a_tiny_size(by_the_clock_on_the_wall):
     rows = [
         *whole_model.decode_rows(model, limit, lambda: 1.0, batches=(1, 3)),
         whole_model.prefill_row(model, limit, length=20),
-        whole_model.train_row(model, limit, length=20),
+        *(whole_model.train_row(model, limit, kind, length=20) for kind in ("selective", "none")),
     ]
-    assert [row["what"] for row in rows] == [*["decode"] * 4, "prefill", "training step"]
+    assert [row["what"] for row in rows] == [*["decode"] * 4, "prefill", *["training step"] * 2]
+    assert "forward" not in vars(model.blocks[0]), "the blocks are not as they were"
     assert [row["context"] for row in rows[:4]] == [2048, 1_000_000] * 2
     assert all(row["tokens_per_s"] > 0 and row["fraction_of_limit"] > 0 for row in rows)
     short = whole_model.decode_rows(model, limit, lambda: -1.0, batches=(1, 3))

@@ -129,3 +129,13 @@ def test_compiled_it_is_the_same():
     g = torch.randn(y.shape, dtype=torch.float64).float()
     for a, b in zip([y, *torch.autograd.grad(y, leaves, g)], eager, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_autocast_does_not_reach_into_it():
+    """Its products are in fp32, those of several key heads too, which are in batches."""
+    tensors, read, position = operands(*SHAPES[2])
+    given = [tensor.bfloat16() for tensor in tensors]
+    plain = outcome(given, read, position, torch.bfloat16, "native")
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = outcome(given, read, position, torch.bfloat16, "native")
+    assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))

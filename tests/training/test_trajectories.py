@@ -117,12 +117,13 @@ def test_padding_between_tokens_changes_nothing(tmp_path: Path):
     assert_same_way(trained(tmp_path, eights(), config()), trained(tmp_path, spread, config()))
 
 
-def test_checkpointed_blocks_go_the_same_way(tmp_path: Path):
-    on = trained(tmp_path, eights(), config(checkpoint_blocks=True))
+@pytest.mark.parametrize("recompute", ("selective", "full"))
+def test_what_is_computed_twice_goes_the_same_way(tmp_path: Path, recompute: str):
+    on = trained(tmp_path, eights(), config(recompute=recompute))
     assert_same_way(trained(tmp_path, eights(), config()), on)
 
 
-def test_checkpointed_blocks_keep_less_for_the_way_back(tmp_path: Path):
+def test_blocks_computed_twice_keep_less_for_the_way_back(tmp_path: Path):
     def kept(settings: TrainConfig) -> int:
         seen: dict[int, int] = {}
 
@@ -136,7 +137,7 @@ def test_checkpointed_blocks_keep_less_for_the_way_back(tmp_path: Path):
             run.model.hidden(batch.tokens, batch.starts, batch.valid)
         return sum(seen.values())
 
-    assert kept(config(checkpoint_blocks=True)) < kept(config()) / 3
+    assert kept(config(recompute="full")) < kept(config()) / 3
 
 
 def test_the_loss_in_chunks_goes_the_same_way(tmp_path: Path):
@@ -145,13 +146,13 @@ def test_the_loss_in_chunks_goes_the_same_way(tmp_path: Path):
     )
 
 
-def compare_compiled(out: Path, checkpoint_blocks: bool) -> None:
+def compare_compiled(out: Path, recompute: str) -> None:
     """In a process without the shape checker, which can't be compiled. One layer of each kind."""
     small = PRESETS["tiny-griffin"]
     small = replace(small, layers=2, pattern=small.pattern[1:])
     runs = [
         Trainer(build(small, dtype=torch.float64), Rows(eights()), settings, out)
-        for settings in (config(), config(compile=True, checkpoint_blocks=checkpoint_blocks))
+        for settings in (config(), config(compile=True, recompute=recompute))
     ]
     eager, compiled = (([run.step().loss for _ in range(STEPS)], run) for run in runs)
     assert_same_way(eager, compiled)
@@ -159,12 +160,12 @@ def compare_compiled(out: Path, checkpoint_blocks: bool) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("checkpoint_blocks", [False, True])
-def test_compiled_blocks_go_the_same_way(tmp_path: Path, checkpoint_blocks: bool):
-    """Also where they are computed twice."""
+@pytest.mark.parametrize("recompute", ("none", "selective", "full"))
+def test_compiled_blocks_go_the_same_way(tmp_path: Path, recompute: str):
+    """Also where they are computed twice, wholly or in part."""
     code = (
         "from pathlib import Path; from tests.training.test_trajectories import compare_compiled; "
-        f"compare_compiled(Path({str(tmp_path)!r}), {checkpoint_blocks})"
+        f"compare_compiled(Path({str(tmp_path)!r}), {recompute!r})"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2]
@@ -264,7 +265,7 @@ def test_out_of_memory_going_backward_drops_the_gradients_made_so_far(
 def test_out_of_memory_with_one_row_says_what_helps(tmp_path: Path):
     run = Trainer(model(), Rows(eights()), config(), tmp_path)
     run.model.hidden = tight(0, run.model.hidden)
-    with pytest.raises(TrainingError, match=r"one row at a time.*checkpoint_blocks=true"):
+    with pytest.raises(TrainingError, match=r"one row at a time.*recompute=full"):
         run.step()
     assert not run.optimizer.state
 

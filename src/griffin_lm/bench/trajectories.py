@@ -145,7 +145,8 @@ def pairs() -> list[Pair]:
         Pair("a batch of 8 = 4 x 2 accumulated", plain, Way({"accumulate": 4}, _twos)),
         Pair("packed documents = padded ones", plain, Way({}, _packed)),
         Pair("padding between tokens = none", plain, Way({}, _spread)),
-        Pair("blocks computed twice = once", plain, Way({"checkpoint_blocks": True}, _padded)),
+        Pair("blocks computed twice = once", plain, Way({"recompute": "full"}, _padded)),
+        Pair("what is cheap computed twice", plain, Way({"recompute": "selective"}, _padded)),
         Pair("the loss in chunks = at once", plain, Way({"loss_chunk": 37}, _padded)),
         Pair("compiled = eager", plain, Way({"compile": True}, _padded), why_not),
         Pair(

@@ -10,6 +10,7 @@ from ..errors import ConfigError
 from ..models.config import ModelConfig
 from ..models.griffin import resolve_config
 from .batch import Feed, World
+from .blocks import RECOMPUTE
 
 
 @runtime_checkable
@@ -67,7 +68,8 @@ class TrainConfig:
 
     bf16: bool = True  # matrix products under autocast; weights and recurrence stay fp32
     compile: bool = True  # torch.compile of each block
-    checkpoint_blocks: bool = False  # keep only each block's input, compute the rest twice
+    recompute: str = "none"  # going backward: "none", "selective" or "full"; see blocks.py
+    checkpoint_blocks: bool = False  # the former name of recompute="full"
     loss_chunk: int = 0  # tokens whose logits are in memory at once; 0: chosen by the vocabulary
     save_every: float = 120.0  # seconds
     save_steps: int = 0  # also every so many steps; 0: not
@@ -82,9 +84,17 @@ class TrainConfig:
         for name, known in (
             ("schedule", ("wsd", "cosine", "linear")),
             ("loss_over", ("weights", "batches")),
+            ("recompute", RECOMPUTE),
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} must be {' or '.join(known)}, not {getattr(self, name)}")
+
+        if self.checkpoint_blocks and self.recompute == "selective":
+            raise ConfigError("checkpoint_blocks=true means recompute=full: set one of the two")
+
+    def recomputed(self) -> str:
+        """What is computed again going backward, whichever of its two names was set."""
+        return "full" if self.checkpoint_blocks else self.recompute
 
     def model_config(self) -> ModelConfig:
         """The model's configuration, a preset's name resolved."""

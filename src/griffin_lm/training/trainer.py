@@ -62,7 +62,7 @@ class Trainer:
         self.split = 1  # parts that a micro-batch is cut into, more where memory does not suffice
         if why_not is not None:
             self._say(f"{why_not}; going on without it, slower")
-        prepare_blocks(model, self.compiled, config.checkpoint_blocks)
+        prepare_blocks(model, self.compiled, config.recomputed())
 
     @property
     def share(self) -> float:
@@ -136,8 +136,7 @@ class Trainer:
         if parts == 1:
             raise TrainingError(
                 f"out of memory at step {self.steps} with one row at a time ({reason}); use "
-                "--set checkpoint_blocks=true, a shorter --set length or segment, or a smaller "
-                "model"
+                "--set recompute=full, a shorter --set length or segment, or a smaller model"
             )
         self.split *= 2
         if self.world.device.type == "cuda":

@@ -21,11 +21,12 @@ ROWS = 4  # of all processes together
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "accumulated": {"accumulate": 2},
-    "blocks twice": {"checkpoint_blocks": True},
+    "blocks twice": {"recompute": "full"},
+    "what is cheap twice": {"recompute": "selective"},
     "in segments": {"segment": 24, "loss_chunk": 7},
     "untied": {"tied": False},
     "fp32": {"kind": torch.float32},
-    "bf16": {"kind": torch.float32, "bf16": True, "checkpoint_blocks": True},
+    "bf16": {"kind": torch.float32, "bf16": True, "recompute": "full"},
 }
 MIXERS = ("hawk", "lru", "gru", "mamba", "llama")  # tiny presets, in bf16
 

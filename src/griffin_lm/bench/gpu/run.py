@@ -88,7 +88,12 @@ def figures(clock: Clock) -> Iterator[Row]:
     )
     model.cache = "auto"
     yield from guarded("prefill", lambda: [whole_model.prefill_row(model, limit)], clock)
-    yield from guarded("training step", lambda: [whole_model.train_row(model, limit)], clock)
+    for kind in ("selective", "none"):
+        yield from guarded(
+            f"training step, recompute {kind}",
+            lambda kind=kind: [whole_model.train_row(model, limit, kind)],
+            clock,
+        )
     yield from guarded("headline", lambda: headline.rows(model, whole_model.PRESET, left), clock)
     for kind in ("int8", "int4"):
         yield from guarded(

@@ -10,6 +10,7 @@ from ...inference.decode_step import DecodeStep
 from ...inference.sampling import SamplingOptions
 from ...layers.quantized import matrices, quantize_weights
 from ...models import PRESETS, Griffin
+from ...training.blocks import prepare_blocks, restore_blocks
 from ...training.loss import token_losses
 from .headline import read_state
 from .limits import Limits, seconds
@@ -116,13 +117,19 @@ def prefill_row(model: Griffin, limit: Limits, length: int = 8192) -> Row:
     }
 
 
-def train_row(model: Griffin, limit: Limits, length: int = 8192) -> Row:
-    """Forward, chunked loss, backward and AdamW, all in bf16, nothing recomputed.
+def train_row(
+    model: Griffin, limit: Limits, recompute: str = "selective", length: int = 8192
+) -> Row:
+    """Forward, chunked loss, backward and AdamW, all in bf16.
 
-    The operations counted are 6 a parameter and token, the head's included; attention's are not.
+    The operations counted are 6 a parameter and token, the head's included, however much is
+    computed twice; attention's are not.
     """
     model.train().requires_grad_(True)
+    prepare_blocks(model, compiled=False, recompute=recompute)
     device = model.embed.weight.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
     tokens = torch.randint(0, model.config.vocab, (1, length + 1), device=device)
     weight = torch.full((1, length), 1 / length, device=device)
@@ -135,13 +142,18 @@ def train_row(model: Griffin, limit: Limits, length: int = 8192) -> Row:
         optimiser.zero_grad(set_to_none=True)
         return loss
 
-    spent = seconds(step, least=3.0, most=8)
+    try:
+        spent = seconds(step, least=3.0, most=8)
+    finally:  # out of memory, say: the tables go on with this model
+        restore_blocks(model)
+        model.zero_grad(set_to_none=True)
+        model.eval().requires_grad_(False)
     operations = 6 * (_elsewhere(model) + model.embed.weight.numel()) * length
-    model.eval().requires_grad_(False)
     return {
         "what": "training step",
         "who": "griffin",
         "weights": "bf16",
+        "recompute": recompute,
         "batch": 1,
         "context": length,
         "tokens_per_s": length / spent,

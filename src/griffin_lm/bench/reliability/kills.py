@@ -136,7 +136,7 @@ ARMS: Mapping[str, Arm] = {
         Arm(
             "packed",
             "packed documents, two micro-batches a step, blocks computed twice",
-            replace(_TINY, feed=PackedText(bins=8), accumulate=2, checkpoint_blocks=True),
+            replace(_TINY, feed=PackedText(bins=8), accumulate=2, recompute="full"),
             _packed,
         ),
         Arm(

@@ -6,7 +6,7 @@ one buffer for all blocks. Going backward they are made again: what is kept is a
 Registered with torch.library, so that torch.compile calls it instead of looking inside.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import torch
@@ -147,8 +147,18 @@ def _backward(
     )
 
 
-torch.library.impl("griffin_lm::band_attention", "cpu", func=_forward)
-torch.library.impl("griffin_lm::band_attention_backward", "cpu", func=_backward)
+def _as_they_are(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Autocast would reach into an operation and round what some of its products multiply."""
+
+    def in_fp32(*tensors: Tensor) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return run(*tensors)
+
+    return in_fp32
+
+
+torch.library.impl("griffin_lm::band_attention", "cpu", func=_as_they_are(_forward))
+torch.library.impl("griffin_lm::band_attention_backward", "cpu", func=_as_they_are(_backward))
 
 
 def _shapes(q: Tensor, k: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:

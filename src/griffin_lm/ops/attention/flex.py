@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 BLOCK = 128  # queries and keys of a block
+# a compiled region is an operation to whoever decides what is kept for the way back: else it is
+# none, and attention would be computed twice (training/blocks.py)
+SEEN: dict[str, str | int | bool | Any] = {"wrap_inductor_compiled_regions": True}
 
 
 def block_map(first: Tensor, window: int, keys: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -53,9 +56,8 @@ def _plain() -> Any:
 def _compiled() -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(
-        flex_attention
-    )  # a second length makes it dynamic; a third changes nothing
+    # a second length makes it dynamic; a third changes nothing
+    return torch.compile(flex_attention, options=SEEN)
 
 
 def _attend(*arguments: Any, **options: Any) -> Any:
