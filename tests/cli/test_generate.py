@@ -79,6 +79,39 @@ def test_a_state_goes_through_files_as_if_never_interrupted(run, checkpoint, lm,
     assert tokens[0] + tokens[1] == whole.tokens
 
 
+def test_keys_and_values_in_8_bits_go_through_files_of_their_own_kind(
+    run, checkpoint, tmp_path
+) -> None:
+    rounded = griffin.load(checkpoint, device="cpu", dtype="float32", cache="int8")
+    whole = rounded.generate("It was", max_new_tokens=15, temperature=30.0, seed=5)
+    sampled = ("--temperature", 30, "--seed", 5, "--cache", "int8", *FP32)
+    first = ("--max-new-tokens", 6, "--save-state", tmp_path / "a", "--json", tmp_path / "1")
+    then = ("--state", tmp_path / "a", "--max-new-tokens", 9, "--json", tmp_path / "2")
+    assert run("generate", checkpoint, "It was", *first, *sampled).code == 0
+    assert run("generate", checkpoint, "", *then, *sampled).code == 0
+    tokens = [json.loads((tmp_path / name).read_text())["tokens"] for name in "12"]
+    assert tokens[0] + tokens[1] == whole.tokens
+    wrong = run("generate", checkpoint, "", *then, *FP32)
+    assert wrong.code == 1 and "load the model with cache='int8' (--cache int8)" in wrong.err
+
+
+@pytest.mark.parametrize("command", ("generate", "ask", "read"))
+def test_a_state_of_another_kind_of_cache_is_refused_with_the_option_to_give(
+    run, checkpoint, tmp_path, command: str
+) -> None:
+    plain, text = tmp_path / "plain", tmp_path / "text"
+    text.write_text("It was late.")
+    assert run("read", checkpoint, text, "--save-state", plain, *FP32).code == 0
+    words = {
+        "generate": ("x", "--state", plain),
+        "ask": ("x", "--state", plain),
+        "read": (text, "--state", plain, "--save-state", tmp_path / "other"),
+    }[command]
+    wrong = run(command, checkpoint, *words, "--cache", "int8", *FP32)
+    assert wrong.code == 1 and "in float32" in wrong.err and "--cache auto" in wrong.err
+    assert run(command, checkpoint, *words, *FP32).code == 0
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -88,6 +121,7 @@ def test_a_state_goes_through_files_as_if_never_interrupted(run, checkpoint, lm,
         (["--quantize", "int3"], "int8, int4"),
         (["--kernels", "triton"], "triton"),
         (["--kernels", "magic"], "none of"),
+        (["--cache", "fp8"], "none of: auto, int8"),
         (["--device", "abacus"], "griffin doctor"),
         (["--dtype", "int8"], "float32"),
         (["--config", "{nonsense"], "no JSON"),

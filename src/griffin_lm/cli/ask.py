@@ -44,6 +44,7 @@ def ask(
     tokenizer: common.Tokenizer = None,
     offline: common.Offline = False,
     adapter: common.Adapter = None,
+    cache: common.KeysAndValues = "auto",
 ) -> None:
     """Ask a state, such as `griffin read` saves; the answer comes as it is generated.
 
@@ -54,7 +55,8 @@ def ask(
     """
     text = common.text_of(question)
     lm = common.load(
-        model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline, adapter)
+        model,
+        LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline, adapter, cache),
     )
     from ..inference import GenerateOptions
     from ..inference import ask as ask_state

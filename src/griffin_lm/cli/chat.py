@@ -67,6 +67,7 @@ def chat(
     tokenizer: common.Tokenizer = None,
     offline: common.Offline = False,
     adapter: common.Adapter = None,
+    cache: common.KeysAndValues = "auto",
 ) -> None:
     """Talk with a model, in its own turn template; /help lists the commands.
 
@@ -79,7 +80,8 @@ def chat(
         if path is not None and not path.expanduser().absolute().parent.is_dir():
             raise InputError(f"no folder {path.parent} to write {path.name} into; make it first")
     lm = common.load(
-        model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline, adapter)
+        model,
+        LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline, adapter, cache),
     )
     from ..inference import Conversation, GenerateOptions
     from ..text import FLEDGLING

@@ -54,6 +54,15 @@ Adapter = Annotated[
         metavar="DIR", help="LoRA in peft's layout, added to the weights as they are loaded"
     ),
 ]
+KeysAndValues = Annotated[
+    str,
+    typer.Option(
+        "--cache",
+        metavar="KIND",
+        help="what local attention keeps keys and values in: auto, as it computes them; or int8, "
+        "rounded, about half of bfloat16's bytes. A state goes on with the kind it was saved with",
+    ),
+]
 StateIn = Annotated[Path | None, typer.Option("--state", metavar="FILE", help="go on from it")]
 StateOut = Annotated[Path | None, typer.Option(metavar="FILE", help="write the state at the end")]
 JsonOut = Annotated[
@@ -75,6 +84,7 @@ class LoadOptions:
     tokenizer: Path | None = None
     offline: bool = False
     adapter: Path | None = None
+    cache: str = "auto"
 
 
 def load(model: str, options: LoadOptions) -> "LanguageModel":
@@ -98,6 +108,7 @@ def load(model: str, options: LoadOptions) -> "LanguageModel":
             offline=options.offline,
             watch=on_terminal(),
             adapter=options.adapter,
+            cache=options.cache,
         )
 
 

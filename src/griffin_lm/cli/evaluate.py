@@ -78,6 +78,7 @@ def evaluate(
     tokenizer: common.Tokenizer = None,
     offline: common.Offline = False,
     adapter: common.Adapter = None,
+    cache: common.KeysAndValues = "auto",
 ) -> None:
     """Measure a model: --text (bits per byte, loss by position), --recall (by distance), --tasks.
 
@@ -95,7 +96,7 @@ def evaluate(
     gaps = _distances(distances)
     began = time.perf_counter()
     options = common.LoadOptions(
-        device, dtype, quantize, kernels, config, tokenizer, offline, adapter
+        device, dtype, quantize, kernels, config, tokenizer, offline, adapter, cache
     )
     lm = common.load(model, options)
     ids = tuple(part for part in books.split(",") if part)

@@ -43,6 +43,7 @@ def generate(
     tokenizer: common.Tokenizer = None,
     offline: common.Offline = False,
     adapter: common.Adapter = None,
+    cache: common.KeysAndValues = "auto",
 ) -> None:
     """Continue a prompt: the text comes on standard output as it is generated.
 
@@ -51,7 +52,8 @@ def generate(
     """
     text = common.text_of(prompt)
     lm = common.load(
-        model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline, adapter)
+        model,
+        LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline, adapter, cache),
     )
     stream = lm.stream(
         text,

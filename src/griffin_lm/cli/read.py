@@ -56,6 +56,7 @@ def read(
     tokenizer: common.Tokenizer = None,
     offline: common.Offline = False,
     adapter: common.Adapter = None,
+    cache: common.KeysAndValues = "auto",
 ) -> None:
     """Read a text of any length into a state, at constant memory; ask it with `griffin ask`.
 
@@ -68,7 +69,8 @@ def read(
         raise InputError(f"no file {file}; check the path")
     give_back_freed_memory()
     lm = common.load(
-        model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline, adapter)
+        model,
+        LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline, adapter, cache),
     )
     from ..inference import read_text
 

@@ -58,6 +58,7 @@ def serve(
     tokenizer: common.Tokenizer = None,
     offline: common.Offline = False,
     adapter: common.Adapter = None,
+    cache: common.KeysAndValues = "auto",
 ) -> None:
     """Serve a model: OpenAI's completions, chat and responses, and sessions of any length.
 
@@ -83,7 +84,8 @@ def serve(
         drain=drain,
     )
     lm = common.load(
-        model, LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline, adapter)
+        model,
+        LoadOptions(device, dtype, quantize, kernels, config, tokenizer, offline, adapter, cache),
     )
     row = lm.model.empty_state(1).nbytes
     print(

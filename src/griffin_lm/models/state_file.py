@@ -118,9 +118,11 @@ def load_state(path: str | PathLike[str], model: "Griffin") -> State:
             if "pending" in names:
                 template = template.with_pending([])
             if (header.get("cache") == "int8") != (_cache(template) == "int8"):
+                same = "int8" if header.get("cache") == "int8" else "auto"
                 raise StateError(
                     f"{path}: its keys and values are in {header.get('cache')}, and those of the "
-                    f"model as loaded in {_cache(template)}; load it with the same cache=..."
+                    f"model as loaded in {_cache(template)}; load the model with "
+                    f"cache={same!r} (--cache {same})"
                 )
             wanted = dict(_named(template))
             if extra := sorted(names - set(wanted)):
