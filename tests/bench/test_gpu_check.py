@@ -35,6 +35,56 @@ def test_without_a_gpu_it_says_so_writes_a_report_and_fails(tmp_path):
     assert "no CUDA device" in report["failure"]
 
 
+BARE = """
+import importlib, pkgutil, runpy, sys, time
+
+class Absent:  # what torch, Triton and transformers don't bring along
+    names = set(sys.argv[2:])
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name in Absent.names else find(name, *rest)
+runpy.run_path(sys.argv[1])
+import torch
+import griffin_lm.bench.gpu as folder
+for module in pkgutil.iter_modules(folder.__path__):
+    importlib.import_module(f"{folder.__name__}.{module.name}")
+from griffin_lm.bench.gpu import headline, limits, whole_model
+def once(run, **options):
+    run()
+    return 1.0
+whole_model.seconds = headline.seconds = once
+limit, left = limits.Limits(1e10, 1e11), lambda: 1.0
+model = whole_model.random_model("tiny-griffin", "cpu")
+rows = list(whole_model.decode_rows(model, limit, left, (1,)))
+rows += [whole_model.prefill_row(model, limit, 20), whole_model.train_row(model, limit, length=20)]
+rows += headline.rows(model, "tiny", left, (10,), prompt=20, free=10_000_000)
+rows += whole_model.rounded_rows("int8", limit, left, "tiny-griffin", "cpu")
+assert not [name for name in sys.modules if name.partition(".")[0] in Absent.names - {"jaxtyping"}]
+print(len(rows), "rows")
+"""
+# every dependency of ours, and of our extras, that a bare environment for the check may lack
+LACKING = ("jaxtyping", "sentencepiece", "psutil", "typer", "rich", "pydantic", "peft", "fastapi")
+
+
+def test_it_needs_nothing_beside_torch_and_triton_and_no_installation(tmp_path):
+    without = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, str(ROOT / "tests" / "gpu_check.py"), *LACKING],
+        env=without | {"OUT": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == "9 rows\n"
+
+
 def test_a_check_passes_up_to_what_is_allowed_and_nan_never_does():
     assert Outcome("c", "s", 1.0, 1.0).passed
     assert not Outcome("c", "s", 1.1, 1.0).passed
@@ -60,6 +110,7 @@ def test_what_the_time_does_not_allow_for_is_left_out_by_name():
 def test_a_failed_check_makes_the_exit_code(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("OUT", str(tmp_path))
     outcomes = [Outcome("a", "s", 0.0, 1.0), Outcome("b", "s", 3.0, 1.0)]
+    monkeypatch.setattr(gpu_run.quantized_checks, "quantized_checks", lambda *_: iter(()))
     monkeypatch.setattr(gpu_run.kernel_checks, "kernel_checks", lambda *_: iter(outcomes))
     assert gpu_run.run("tiny", "cpu") == 1
     assert "1 of 2 checks passed" in capsys.readouterr().out
@@ -134,6 +185,11 @@ def test_the_headline_takes_the_largest_batch_that_fits(by_the_clock_on_the_wall
     (none,) = headline.rows(model, "tiny", lambda: 1.0, (10,), free=10)
     assert none["failure"] == "no row fits into memory"
     assert not list(headline.rows(model, "tiny", lambda: -1.0, (10,), free=10))
+
+
+def test_the_headline_is_taken_at_all_powers_of_two_both_ends_and_the_middle_first():
+    assert sorted(headline.LENGTHS) == [2**n for n in range(10, 16)]
+    assert set(headline.LENGTHS[:3]) == {1024, 8192, 32_768}
 
 
 def test_the_headline_of_a_model_whose_cache_grows(by_the_clock_on_the_wall):

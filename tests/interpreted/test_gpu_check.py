@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from griffin_lm.bench.gpu import kernel_checks, recurrence
+from griffin_lm.bench.gpu import kernel_checks, quantized_checks, recurrence
 from griffin_lm.bench.gpu.kernel_checks import SHAPES, near_float64, same_bits
 from griffin_lm.bench.gpu.limits import Limits
 from griffin_lm.bench.gpu.operations import OPERATIONS
@@ -21,6 +21,9 @@ def test_all_kernels_pass_and_the_report_says_so(tmp_path, monkeypatch, capsys):
     for operation in OPERATIONS:
         subjects = [row["subject"] for row in report["checks"]]
         assert any(subject.startswith(operation.name) for subject in subjects)
+    for kind in ("int8", "int4"):
+        few = [row for row in report["checks"] if row["subject"].startswith(f"{kind} weights")]
+        assert len(few) == 3 * len(quantized_checks.SIZES["tiny"])
     text = (tmp_path / "gpu-check.txt").read_text()
     assert f"{len(report['checks'])} of {len(report['checks'])} checks passed" in text
 
@@ -39,6 +42,22 @@ def test_a_kernel_that_is_wrong_in_one_number_fails(operation, monkeypatch):
 
     monkeypatch.setattr(kernel_checks, "results", moved)
     assert not near_float64(operation, SHAPES["tiny"][0], "cpu").passed
+
+
+@pytest.mark.parametrize("kind", ("int8", "int4"))
+def test_a_product_of_few_bits_that_is_off_by_one_step_of_one_weight_fails(kind, monkeypatch):
+    plain = quantized_checks.products
+
+    def moved(kind, weight, bias):
+        kernel, _ = plain(kind, weight, bias)
+        weight = weight.clone()
+        weight[0, 0] += weight[0].abs().max() / 7
+        return kernel, plain(kind, weight, bias)[1]
+
+    monkeypatch.setattr(quantized_checks, "products", moved)
+    found = list(quantized_checks.quantized_checks("tiny", "cpu"))
+    values = [o for o in found if o.subject == f"{kind} weights (3, 33, 17)"]
+    assert not values[0].passed and not values[1].passed and values[2].passed
 
 
 def test_a_run_that_differs_in_a_bit_fails(monkeypatch):

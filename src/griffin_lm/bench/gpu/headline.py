@@ -17,7 +17,8 @@ from ...mixers.base import capacity
 from ...models import Griffin, State
 from .limits import seconds
 
-PROMPT, LENGTHS = 2048, (1024, 8192, 32_768)
+# both ends first and the middle, so that a run cut short by its time has a line to draw
+PROMPT, LENGTHS = 2048, (1024, 32_768, 8192, 2048, 4096, 16_384)
 MOST = 1024  # rows: from some hundred on, products of matrices are all that counts
 SHARE = 0.8  # of the free memory
 Row = dict[str, Any]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..machine import machine
-from . import kernel_checks, model_checks
+from . import kernel_checks, model_checks, quantized_checks
 from .kernel_checks import Outcome
 
 SECONDS = 510.0  # of the nine minutes that it may take: the last measurement may run over
@@ -54,7 +54,8 @@ def guarded(what: str, rows: Callable[[], Iterable[Row]], clock: Clock) -> Itera
 def correctness(size: str, device: str, clock: Clock) -> Iterator[Row]:
     """Kernels everywhere; models on a GPU only. Rows with `passed`."""
     parts: list[tuple[str, Callable[[], Iterable[Row]]]] = [
-        ("kernels", lambda: checked(kernel_checks.kernel_checks(size, device)))
+        ("kernels", lambda: checked(kernel_checks.kernel_checks(size, device))),
+        ("few bits", lambda: checked(quantized_checks.quantized_checks(size, device))),
     ]
     if device == "cuda":
         for check in model_checks.checks():
