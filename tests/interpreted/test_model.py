@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import griffin_lm as griffin
+from griffin_lm.training.blocks import prepare_blocks
 
 TOKENS = torch.randint(0, 96, (2, 12), generator=torch.Generator().manual_seed(0))
 
@@ -47,3 +48,19 @@ def test_a_training_step_gives_the_gradients_of_the_reference():
         scale = float(theirs.grad.abs().max())
         off = float((mine.grad - theirs.grad).abs().max())
         assert off <= 1e-4 * max(scale, 1e-6), f"{name}: {off:.1e} of {scale:.1e}"
+
+
+def test_what_a_training_step_computes_again_has_the_bits_of_what_it_keeps():
+    """Conv, gates, recurrence, norms and gated products, by the kernels that made them first."""
+    found = []
+    for recompute in ("none", "selective", "full"):
+        _, model = pair("tiny-hawk")
+        prepare_blocks(model, compiled=False, recompute=recompute)
+        starts = torch.zeros_like(TOKENS, dtype=torch.bool)
+        starts[:, 5] = True
+        _, state = model(TOKENS[:, :4])
+        logits, _ = model(TOKENS[:, 4:], starts=starts[:, 4:], state=state)
+        logits.logsumexp(-1).mean().backward()
+        found.append([parameter.grad for parameter in model.parameters()])
+    for kept, some, every in zip(*found, strict=True):
+        assert torch.equal(kept, some) and torch.equal(kept, every)

@@ -9,6 +9,7 @@ from ...models import Griffin, build
 from ...ops.attention import windowed_attention
 from ...ops.backend import prefer
 from ...ops.rg_lru import rg_lru
+from ...training.blocks import prepare_blocks
 from .kernel_checks import Outcome
 
 MODELS = ("tiny-griffin", "tiny-hawk")
@@ -59,6 +60,18 @@ def gradients_as_on_the_cpu(name: str) -> float:
         assert mine.grad is not None and theirs.grad is not None
         errors.append(apart(mine.grad, theirs.grad) / max(float(mine.grad.abs().max()), 1e-6))
     return max(errors)
+
+
+def what_is_computed_again_is_what_was_kept(name: str) -> float:
+    """Gradients with recompute="selective" against those without, relative to each's largest."""
+    found: list[list[Tensor]] = []
+    for recompute in ("none", "selective"):
+        _, model = _pair(name)
+        prepare_blocks(model, compiled=False, recompute=recompute)
+        _logits(model, text(2, 40).cuda()).logsumexp(-1).mean().backward()
+        found.append([p.grad for p in model.parameters() if p.grad is not None])
+    pairs = zip(*found, strict=True)
+    return max(apart(a, b) / max(float(a.abs().max()), 1e-6) for a, b in pairs)
 
 
 @torch.no_grad()
@@ -172,6 +185,7 @@ def more_than_two_thousand_million_numbers(_: str) -> float:
 OF_MODELS: tuple[tuple[Callable[[str], float], float], ...] = (
     (as_on_the_cpu, OTHER_DEVICE),
     (gradients_as_on_the_cpu, 1e-4),
+    (what_is_computed_again_is_what_was_kept, EXACT),
     (chunks_are_the_whole, EXACT),
     (gaps_are_taken_out, EXACT),
     (documents_stay_apart, EXACT),
