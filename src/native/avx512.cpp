@@ -1,4 +1,8 @@
 // AVX-512 with BF16 and VNNI (Zen 4, Cooper Lake).
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
 #include "avx2.h"
 #include "griffin.h"
 #include "x86.h"
@@ -9,81 +13,221 @@ namespace {
 GRIFFIN_BEGIN(GRIFFIN_AVX512)
 #include "int4_vnni.h"
 
-// Rows x Columns dot products along K, 32 products an instruction.
+// Dot products along K of up to kMost rows of x with kWide of w: as many sums as fit into the
+// registers. K is cut into runs of kRun bytes of a row, so that many rows of x stay in the first
+// cache while w goes by. One order of additions for any number of rows: in a run each lane takes
+// its pairs upwards, the lanes are added as a tree, the runs upwards.
+constexpr Index kMost = 6, kWide = 4, kRun = 1024;
+constexpr Index kFew = 2 * kMost;  // rows of x for which rows of w are read from end to end
+
+inline __m512 plus(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
+inline __m512i plus(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
+inline __m512i bits(__m512 a) { return _mm512_castps_si512(a); }
+inline __m512i bits(__m512i a) { return a; }
+inline __m512 like(__m512, __m512i a) { return _mm512_castsi512_ps(a); }
+inline __m512i like(__m512i, __m512i a) { return a; }
+inline __m128 lanes_added(__m512 a) {
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+inline __m128i lanes_added(__m512i a) {
+  const __m256i half =
+      _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti32x8_epi32(a, 1));
+  return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
+
+// The sums of four vectors, in four lanes; the order is the same in each.
+template <class Vector>
+inline auto sums_of(Vector a, Vector b, Vector c, Vector d) {
+  const Vector ab = plus(like(a, _mm512_unpacklo_epi32(bits(a), bits(b))),
+                         like(a, _mm512_unpackhi_epi32(bits(a), bits(b))));
+  const Vector cd = plus(like(a, _mm512_unpacklo_epi32(bits(c), bits(d))),
+                         like(a, _mm512_unpackhi_epi32(bits(c), bits(d))));
+  return lanes_added(plus(like(a, _mm512_unpacklo_epi64(bits(ab), bits(cd))),
+                          like(a, _mm512_unpackhi_epi64(bits(ab), bits(cd)))));
+}
+
+// sum += a b, in place: of the intrinsics GCC 12 makes copies, and has no registers left for them.
+inline void add(__m512& sum, __m512bh a, __m512bh b) {
+  __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+}
+inline void add(__m512i& sum, __m512i a, __m512i b) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+}
+
+// Rows of w that are fetched while a tile is computed, since the hardware's prefetcher ends at each
+// page. There always are some: a branch in the loop, and GCC keeps the sums in memory.
+struct Ahead {
+  const char* from;
+  Index stride;
+};
+
+// Steps along K from x and w on. mask: of the numbers in a step.
+// The sums are handed from call to call: in a lambda GCC keeps them in memory.
 template <int Rows, int Columns>
-inline void dense_tile(const DenseProblem& p, Index m, Index n, float* out, Index ld) {
-  __m512 sums[Rows][Columns];
-  for (auto& row : sums)
-    for (auto& sum : row) sum = _mm512_setzero_ps();
-  for (Index k = 0; k < p.k; k += 32) {
-    const Index left = p.k - k;
-    const __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
-    __m512bh x[Rows];
+inline void steps(const bf16* x, Index stride, const bf16* w, Index k, Index count, __mmask32 mask,
+                  Ahead ahead, __m512 (&sums)[Rows][kWide]) {
+  for (Index s = 0; s < count; ++s, x += 32, w += 32) {
+    __m512bh rows[Rows];
+    GRIFFIN_UNROLL
     for (int r = 0; r < Rows; ++r)
-      x[r] = (__m512bh)_mm512_maskz_loadu_epi16(mask, p.x + (m + r) * p.stride + k);
+      rows[r] = (__m512bh)_mm512_maskz_loadu_epi16(mask, x + r * stride);
+    GRIFFIN_UNROLL
     for (int c = 0; c < Columns; ++c) {
-      const __m512bh w = (__m512bh)_mm512_maskz_loadu_epi16(mask, p.w + (n + c) * p.k + k);
-      for (int r = 0; r < Rows; ++r) sums[r][c] = _mm512_dpbf16_ps(sums[r][c], x[r], w);
+      _mm_prefetch(ahead.from + c * ahead.stride + 64 * s, _MM_HINT_T0);
+      const __m512bh weights = (__m512bh)_mm512_maskz_loadu_epi16(mask, w + c * k);
+      GRIFFIN_UNROLL
+      for (int r = 0; r < Rows; ++r)
+        add(sums[r][c], rows[r], weights);
     }
   }
-  for (int r = 0; r < Rows; ++r)
-    for (int c = 0; c < Columns; ++c) out[r * ld + c] = _mm512_reduce_add_ps(sums[r][c]);
 }
 
 template <int Rows, int Columns>
-inline void int8_tile(const Int8Problem& p, Index m, Index n, float* out, Index ld) {
-  __m512i sums[Rows][Columns];
-  for (auto& row : sums)
-    for (auto& sum : row) sum = _mm512_setzero_si512();
-  const __m512i flip = _mm512_set1_epi8(char(0x80));  // q + 128 as an unsigned byte
-  for (Index k = 0; k < p.k; k += 64) {
-    const Index left = p.k - k;
-    const __mmask64 mask = left >= 64 ? ~0ull : (1ull << left) - 1;
-    __m512i q[Rows];
-    for (int r = 0; r < Rows; ++r)
-      q[r] = _mm512_xor_si512(_mm512_loadu_si512(p.q + (m + r) * p.kp + k), flip);
-    if (Rows == 1 && Columns == 1)  // the hardware's prefetcher ends at each page
-      _mm_prefetch((const char*)p.w + n * p.k + k + kAhead, _MM_HINT_T0);
+inline void steps(const uint8_t* x, Index stride, const int8_t* w, Index k, Index count,
+                  __mmask64 mask, Ahead ahead, __m512i (&sums)[Rows][kWide]) {
+  for (Index s = 0; s < count; ++s, x += 64, w += 64) {
+    __m512i rows[Rows];
+    GRIFFIN_UNROLL
+    for (int r = 0; r < Rows; ++r) rows[r] = _mm512_loadu_si512(x + r * stride);
+    GRIFFIN_UNROLL
     for (int c = 0; c < Columns; ++c) {
-      const __m512i w = _mm512_maskz_loadu_epi8(mask, p.w + (n + c) * p.k + k);
-      for (int r = 0; r < Rows; ++r) sums[r][c] = _mm512_dpbusd_epi32(sums[r][c], q[r], w);
+      _mm_prefetch(ahead.from + c * ahead.stride + 64 * s, _MM_HINT_T0);
+      const __m512i weights = _mm512_maskz_loadu_epi8(mask, w + c * k);
+      GRIFFIN_UNROLL
+      for (int r = 0; r < Rows; ++r)
+        add(sums[r][c], rows[r], weights);
     }
   }
+}
+
+template <int Rows, int Columns>
+inline void dense_tile(const DenseProblem& p, Index m, Index n, Index k0, const Ahead& ahead, float* out,
+                       Index ld) {
+  constexpr Index kStep = 32;
+  const bf16 *x = p.x + m * p.stride + k0, *w = p.w + n * p.k + k0;
+  const Index k = std::min(p.k - k0, kRun / 2), whole = k / kStep, rest = k % kStep;
+  __m512 sums[Rows][kWide];
+  GRIFFIN_UNROLL
   for (int r = 0; r < Rows; ++r)
-    for (int c = 0; c < Columns; ++c) {
-      const int32_t sum = _mm512_reduce_add_epi32(sums[r][c]) - 128 * p.w_sums[n + c];
-      out[r * ld + c] = float(sum) * (p.x_scale[m + r] * p.w_scale[n + c]);
+    GRIFFIN_UNROLL
+    for (int c = 0; c < kWide; ++c) sums[r][c] = _mm512_setzero_ps();
+  steps<Rows, Columns>(x, p.stride, w, p.k, whole, ~0u, ahead, sums);
+  if (rest)
+    steps<Rows, Columns>(x + kStep * whole, p.stride, w + kStep * whole, p.k, 1,
+                         (1u << rest) - 1, ahead, sums);
+  const __mmask8 some = __mmask8((1 << Columns) - 1);
+  GRIFFIN_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    __m128 sum = sums_of(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+    if (k0) sum = _mm_add_ps(_mm_maskz_loadu_ps(some, out + r * ld), sum);
+    _mm_mask_storeu_ps(out + r * ld, some, sum);
+  }
+}
+
+// x: rows of q + 128 as unsigned bytes, p.kp apart, from row m on.
+template <int Rows, int Columns>
+inline void int8_tile(const Int8Problem& p, const uint8_t* x, Index m, Index n, Index k0,
+                      const Ahead& ahead, float* out, Index ld) {
+  constexpr Index kStep = 64;
+  const int8_t* w = p.w + n * p.k + k0;
+  const Index k = std::min(p.k - k0, kRun), whole = k / kStep, rest = k % kStep;
+  __m512i sums[Rows][kWide];
+  GRIFFIN_UNROLL
+  for (int r = 0; r < Rows; ++r)
+    GRIFFIN_UNROLL
+    for (int c = 0; c < kWide; ++c) sums[r][c] = _mm512_setzero_si512();
+  steps<Rows, Columns>(x + k0, p.kp, w, p.k, whole, ~0ull, ahead, sums);
+  if (rest)
+    steps<Rows, Columns>(x + k0 + kStep * whole, p.kp, w + kStep * whole, p.k, 1,
+                         (1ull << rest) - 1, ahead, sums);
+  const __mmask8 some = __mmask8((1 << Columns) - 1);
+  const __m128i flipped = _mm_slli_epi32(_mm_maskz_loadu_epi32(some, p.w_sums + n), 7);
+  const __m128 scale = _mm_maskz_loadu_ps(some, p.w_scale + n);
+  GRIFFIN_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    float* at = out + r * ld;  // whole numbers until the last run is in
+    __m128i sum = sums_of(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+    if (k0) sum = _mm_add_epi32(_mm_maskz_loadu_epi32(some, at), sum);
+    if (k0 + k < p.k) {
+      _mm_mask_storeu_epi32(at, some, sum);
+      continue;
     }
+    const __m128 by = _mm_mul_ps(_mm_set1_ps(p.x_scale[m + r]), scale);
+    const __m128 whole_sum = _mm_cvtepi32_ps(_mm_sub_epi32(sum, flipped));
+    _mm_mask_storeu_ps(at, some, _mm_mul_ps(whole_sum, by));
+  }
 }
 
-template <int Rows>
-inline void dense_rows(const DenseProblem& p, const Block& b, Index m) {
-  float* out = b.out + (m - b.m0) * b.ld;
-  Index n = b.n0;
-  if (p.m > 1)  // else w comes from memory, fastest as one stream
-    for (; n + 4 <= b.n1; n += 4) dense_tile<Rows, 4>(p, m, n, out + (n - b.n0), b.ld);
-  for (; n < b.n1; ++n) dense_tile<Rows, 1>(p, m, n, out + (n - b.n0), b.ld);
+// The rows of a block in groups that are as equal as can be, by the columns from n on, which lie at
+// `here`. The first group fetches what comes `next`.
+template <int Columns, class Tile>
+inline void groups(const Block& b, Index n, Index k0, const Ahead& here, const Ahead& next,
+                   const Tile& tile) {
+  const Index rows = b.m1 - b.m0, all = (rows + kMost - 1) / kMost;
+  for (Index g = 0, m = b.m0; g < all; ++g) {
+    const Index count = (b.m1 - m + all - g - 1) / (all - g);
+    const Ahead& ahead = g ? here : next;
+    float* out = b.out + (m - b.m0) * b.ld + (n - b.n0);
+    constexpr std::integral_constant<int, Columns> c;
+    switch (count) {
+      case 1: tile(std::integral_constant<int, 1>{}, c, m, n, k0, ahead, out); break;
+      case 2: tile(std::integral_constant<int, 2>{}, c, m, n, k0, ahead, out); break;
+      case 3: tile(std::integral_constant<int, 3>{}, c, m, n, k0, ahead, out); break;
+      case 4: tile(std::integral_constant<int, 4>{}, c, m, n, k0, ahead, out); break;
+      case 5: tile(std::integral_constant<int, 5>{}, c, m, n, k0, ahead, out); break;
+      default: tile(std::integral_constant<int, 6>{}, c, m, n, k0, ahead, out);
+    }
+    m += count;
+  }
 }
 
-template <int Rows>
-inline void int8_rows(const Int8Problem& p, const Block& b, Index m) {
-  float* out = b.out + (m - b.m0) * b.ld;
-  Index n = b.n0;
-  if (p.m > 1)  // as above
-    for (; n + 4 <= b.n1; n += 4) int8_tile<Rows, 4>(p, m, n, out + (n - b.n0), b.ld);
-  for (; n < b.n1; ++n) int8_tile<Rows, 1>(p, m, n, out + (n - b.n0), b.ld);
+// Runs from k0 to k1, numbers of `each` a run. A single row of x reads w from memory: fastest as
+// one stream.
+template <class Real, class Tile>
+inline void runs(const Block& b, const Real* w, Index k0, Index k1, Index each, Index stride,
+                 const Tile& tile) {
+  const Index bytes = stride * Index(sizeof(Real));
+  const bool single = b.m1 - b.m0 == 1;
+  for (Index n = b.n0; n < b.n1;) {
+    const bool wide = !single && n + kWide <= b.n1;
+    for (Index k = k0; k < k1; k += each) {
+      const Ahead here{(const char*)(w + n * stride + k), bytes};
+      if (wide) groups<kWide>(b, n, k, here, {here.from + kWide * bytes, bytes}, tile);
+      else groups<1>(b, n, k, here, {here.from + kAhead, bytes}, tile);
+    }
+    n += wide ? kWide : 1;
+  }
+}
+
+template <class Real, class Tile>
+inline void product(const Block& b, const Real* w, Index k, Index each, const Tile& tile) {
+  if (b.m1 - b.m0 <= kFew) return runs(b, w, 0, k, each, k, tile);
+  for (Index k0 = 0; k0 < k; k0 += each) runs(b, w, k0, std::min(k, k0 + each), each, k, tile);
 }
 
 void dense(const DenseProblem& p, const Block& b) {
-  Index m = b.m0;
-  for (; m + 4 <= b.m1; m += 4) dense_rows<4>(p, b, m);
-  for (; m < b.m1; ++m) dense_rows<1>(p, b, m);
+  product(b, p.w, p.k, kRun / 2,
+          [&](auto rows, auto some, Index m, Index n, Index k0, const Ahead& ahead, float* out) {
+            dense_tile<rows, some>(p, m, n, k0, ahead, out, b.ld);
+          });
 }
 
 void int8(const Int8Problem& p, const Block& b) {
-  Index m = b.m0;
-  for (; m + 4 <= b.m1; m += 4) int8_rows<4>(p, b, m);
-  for (; m < b.m1; ++m) int8_rows<1>(p, b, m);
+  struct alignas(64) Line { uint8_t bytes[64]; };
+  static thread_local std::vector<Line> memory;
+  const Index each = (p.kp + 63) / 64;
+  memory.resize(size_t((b.m1 - b.m0) * each));
+  for (Index i = 0; i < b.m1 - b.m0; ++i)
+    for (Index j = 0; j < p.kp; j += 64)
+      _mm512_store_si512(&memory[size_t(i * each + j / 64)],
+                         _mm512_xor_si512(_mm512_loadu_si512(p.q + (b.m0 + i) * p.kp + j),
+                                          _mm512_set1_epi8(char(0x80))));
+  const uint8_t* x = memory[0].bytes;
+  product(b, p.w, p.k, kRun,
+          [&](auto rows, auto some, Index m, Index n, Index k0, const Ahead& ahead, float* out) {
+            int8_tile<rows, some>(p, x + (m - b.m0) * p.kp, m, n, k0, ahead, out, b.ld);
+          });
 }
 
 void int4(const Int4Problem& p, const Block& b) { int4_vnni(p, b); }

@@ -9,10 +9,10 @@ static inline int32_t four(const int8_t* q) {
   return word;
 }
 
-// One panel of 16 rows of w times `Rows` rows of x.
+// One panel of 16 rows of w times `Rows` rows of x. first: w comes from memory.
 template <int Rows>
-static inline void int4_panel(const Int4Problem& p, Index m0, Index n, float* out, Index ld,
-                              Index width) {
+static inline void int4_panel(const Int4Problem& p, Index m0, Index n, bool first, float* out,
+                              Index ld, Index width) {
   const Index groups = p.k / kGroup, all = p.kp / kGroup;
   const uint8_t* w = p.w + n * (p.k / 2);
   const bf16* scales = p.scale + n * groups;
@@ -21,7 +21,7 @@ static inline void int4_panel(const Int4Problem& p, Index m0, Index n, float* ou
   for (int r = 0; r < Rows; ++r) total[r] = _mm512_setzero_ps();
   for (Index g = 0; g < groups; ++g, w += kPanel * kGroup / 2) {
     __m512i v[8];
-    if (Rows == 1)  // w comes from memory, and the hardware's prefetcher ends at each page
+    if (first)  // and the hardware's prefetcher ends at each page
       for (int i = 0; i < 4; ++i) _mm_prefetch((const char*)w + kAhead + 64 * i, _MM_HINT_T0);
     for (int i = 0; i < 4; ++i) {
       const __m512i both = _mm512_loadu_si512(w + 64 * i);
@@ -52,11 +52,11 @@ static inline void int4_vnni(const Int4Problem& p, const Block& b) {
     const Index width = b.n1 - n;
     Index m = b.m0;
     for (; m + 8 <= b.m1; m += 8)
-      int4_panel<8>(p, m, n, b.out + (m - b.m0) * b.ld + (n - b.n0), b.ld, width);
+      int4_panel<8>(p, m, n, m == b.m0, b.out + (m - b.m0) * b.ld + (n - b.n0), b.ld, width);
     for (; m + 4 <= b.m1; m += 4)
-      int4_panel<4>(p, m, n, b.out + (m - b.m0) * b.ld + (n - b.n0), b.ld, width);
+      int4_panel<4>(p, m, n, m == b.m0, b.out + (m - b.m0) * b.ld + (n - b.n0), b.ld, width);
     for (; m < b.m1; ++m)
-      int4_panel<1>(p, m, n, b.out + (m - b.m0) * b.ld + (n - b.n0), b.ld, width);
+      int4_panel<1>(p, m, n, m == b.m0, b.out + (m - b.m0) * b.ld + (n - b.n0), b.ld, width);
   }
 }
 

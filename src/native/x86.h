@@ -17,6 +17,9 @@
 #define GRIFFIN_END _Pragma("GCC pop_options")
 #endif
 
+// Of a loop over sums in registers: where GCC does not unroll it whole, the sums lie in memory.
+#define GRIFFIN_UNROLL _Pragma("GCC unroll 8")
+
 #define GRIFFIN_AVX512 "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma"
 #define GRIFFIN_AMX GRIFFIN_AVX512 ",amx-tile,amx-bf16,amx-int8"
 #define GRIFFIN_PICK(function) \
