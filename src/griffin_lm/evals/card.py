@@ -26,6 +26,15 @@ def card(training: dict[str, Any], measured: dict[str, Any], far: dict[str, Any]
     loss, machine = measured["loss"], training["machine"]
     held_out = ", ".join(training["held_out"])
     near = _cells(measured)
+    gate: dict[str, Any] | None = training.get("gate_stretched")
+    stretched = (
+        ""
+        if gate is None
+        else f"""
+- Afterwards, without training, the recurrence gate of the first layer was stretched by {gate["by"]}
+  in {len(gate["channels"])} channels, so that prose takes less from what they hold:
+  `python -m griffin_lm.training.memo.contrast BEFORE DIR OUT`; docs/log.md tells why."""
+    )
     sections = [
         f"""---
 library_name: griffin-lm
@@ -61,7 +70,7 @@ notes contradict each other nothing is promised.""",
   other work too ({machine["processor"]}, torch {machine["torch"]}).
 - The longest distance between note and question in training: {training["longest_gap"]:,} tokens.
 - Made by `griffin pretrain recipes/fledgling.py --data DIR --out RUN` with the books above,
-  settings changed on the way: docs/log.md of the repository tells which and when.""",
+  settings changed on the way: docs/log.md of the repository tells which and when.{stretched}""",
         f"""## Loss on the held-out novels
 
 {loss["segments"]} segments of {loss["segment_tokens"]:,} tokens, each read from its beginning.

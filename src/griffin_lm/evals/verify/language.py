@@ -23,7 +23,7 @@ class Known:
 
 # Only models that were measured here stand in this table (docs/verify.md says how).
 KNOWN = {
-    "fledgling": Known("7a91f33abf5b40096f11bee5762b33490e5ec0f0264544839fe90fee06c05589", 1.6822),
+    "fledgling": Known("dc7d0465a1e2c71d3646342eae0ec13174c60b6ed19abc09cb881f37efc31a42", 1.6822),
 }
 CLOSE = 0.01  # bits per byte: what bfloat16 changes, and more
 
