@@ -14,11 +14,12 @@ GRIFFIN_BEGIN(GRIFFIN_AVX512)
 #include "int4_vnni.h"
 
 // Dot products along K of up to kMost rows of x with kWide of w: as many sums as fit into the
-// registers. K is cut into runs of kRun bytes of a row, so that many rows of x stay in the first
+// registers. K is cut into runs of kRun bytes of a row, so that kPart rows of x stay in the first
 // cache while w goes by. One order of additions for any number of rows: in a run each lane takes
 // its pairs upwards, the lanes are added as a tree, the runs upwards.
 constexpr Index kMost = 6, kWide = 4, kRun = 1024;
-constexpr Index kFew = 2 * kMost;  // rows of x for which rows of w are read from end to end
+constexpr Index kPart = 18;
+constexpr Index kFew = 12;  // rows of x for which rows of w are read from end to end
 
 inline __m512 plus(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
 inline __m512i plus(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
@@ -203,7 +204,11 @@ inline void runs(const Block& b, const Real* w, Index k0, Index k1, Index each, 
 template <class Real, class Tile>
 inline void product(const Block& b, const Real* w, Index k, Index each, const Tile& tile) {
   if (b.m1 - b.m0 <= kFew) return runs(b, w, 0, k, each, k, tile);
-  for (Index k0 = 0; k0 < k; k0 += each) runs(b, w, k0, std::min(k, k0 + each), each, k, tile);
+  for (Index k0 = 0; k0 < k; k0 += each)
+    for (Index m = b.m0; m < b.m1; m += kPart) {
+      const Block part{m, std::min(b.m1, m + kPart), b.n0, b.n1, b.out + (m - b.m0) * b.ld, b.ld};
+      runs(part, w, k0, std::min(k, k0 + each), each, k, tile);
+    }
 }
 
 void dense(const DenseProblem& p, const Block& b) {
