@@ -211,11 +211,79 @@ inline void product(const Block& b, const Real* w, Index k, Index each, const Ti
     }
 }
 
+// `Runs` whole runs at once, so that no sum waits for its last product; added upwards all the same.
+template <int Runs>
+inline float runs_added(const bf16* x, const bf16* w, bool begins, float before) {
+  __m512 sums[4];
+  GRIFFIN_UNROLL
+  for (int i = 0; i < 4; ++i) sums[i] = _mm512_setzero_ps();
+  for (Index k = 0; k < kRun / 2; k += 32) {
+    GRIFFIN_UNROLL
+    for (int i = 0; i < Runs; ++i) {
+      const Index at = kRun / 2 * i + k;
+      _mm_prefetch((const char*)(w + at) + kAhead, _MM_HINT_T0);
+      add(sums[i], (__m512bh)_mm512_loadu_si512(x + at), (__m512bh)_mm512_loadu_si512(w + at));
+    }
+  }
+  alignas(16) float each[4];
+  _mm_store_ps(each, sums_of(sums[0], sums[1], sums[2], sums[3]));
+  float sum = begins ? each[0] : before + each[0];
+  for (int i = 1; i < Runs; ++i) sum += each[i];
+  return sum;
+}
+
+// One row of x: w comes from memory as one stream. The bits are those of the tiles.
+void dense_single(const DenseProblem& p, const Block& b) {
+  constexpr Index kEach = kRun / 2;
+  const bf16* x = p.x + b.m0 * p.stride;
+  for (Index n = b.n0; n < b.n1; ++n) {
+    const bf16* w = p.w + n * p.k;
+    float* out = b.out + (n - b.n0);
+    Index k = 0;
+    for (; k + 4 * kEach <= p.k; k += 4 * kEach) *out = runs_added<4>(x + k, w + k, !k, *out);
+    const Index whole = (p.k - k) / kEach;
+    if (whole == 3) *out = runs_added<3>(x + k, w + k, !k, *out);
+    else if (whole == 2) *out = runs_added<2>(x + k, w + k, !k, *out);
+    else if (whole == 1) *out = runs_added<1>(x + k, w + k, !k, *out);
+    k += whole * kEach;
+    if (k < p.k)
+      dense_tile<1, 1>(p, b.m0, n, k, {(const char*)(w + k) + kAhead, 0}, out, b.ld);
+  }
+}
+
 void dense(const DenseProblem& p, const Block& b) {
+  if (b.m1 - b.m0 == 1 && p.k > 0) return dense_single(p, b);
   product(b, p.w, p.k, kRun / 2,
           [&](auto rows, auto some, Index m, Index n, Index k0, const Ahead& ahead, float* out) {
             dense_tile<rows, some>(p, m, n, k0, ahead, out, b.ld);
           });
+}
+
+// As for bf16; whole numbers may be added in any order.
+void int8_single(const Int8Problem& p, const uint8_t* x, const Block& b) {
+  for (Index n = b.n0; n < b.n1; ++n) {
+    const int8_t* w = p.w + n * p.k;
+    __m512i sums[4];
+    GRIFFIN_UNROLL
+    for (int i = 0; i < 4; ++i) sums[i] = _mm512_setzero_si512();
+    Index k = 0;
+    for (; k + 256 <= p.k; k += 256) {
+      GRIFFIN_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        _mm_prefetch((const char*)(w + k + 64 * i) + kAhead, _MM_HINT_T0);
+        add(sums[i], _mm512_loadu_si512(x + k + 64 * i), _mm512_loadu_si512(w + k + 64 * i));
+      }
+    }
+    for (; k < p.k; k += 64) {
+      const Index left = p.k - k;
+      const __mmask64 mask = left >= 64 ? ~0ull : (1ull << left) - 1;
+      add(sums[0], _mm512_loadu_si512(x + k), _mm512_maskz_loadu_epi8(mask, w + k));
+    }
+    alignas(16) int32_t each[4];
+    _mm_store_si128((__m128i*)each, sums_of(sums[0], sums[1], sums[2], sums[3]));
+    const int32_t sum = each[0] + each[1] + each[2] + each[3] - 128 * p.w_sums[n];
+    b.out[n - b.n0] = float(sum) * (p.x_scale[b.m0] * p.w_scale[n]);
+  }
 }
 
 void int8(const Int8Problem& p, const Block& b) {
@@ -229,6 +297,7 @@ void int8(const Int8Problem& p, const Block& b) {
                          _mm512_xor_si512(_mm512_loadu_si512(p.q + (b.m0 + i) * p.kp + j),
                                           _mm512_set1_epi8(char(0x80))));
   const uint8_t* x = memory[0].bytes;
+  if (b.m1 - b.m0 == 1) return int8_single(p, x, b);
   product(b, p.w, p.k, kRun,
           [&](auto rows, auto some, Index m, Index n, Index k0, const Ahead& ahead, float* out) {
             int8_tile<rows, some>(p, x + (m - b.m0) * p.kp, m, n, k0, ahead, out, b.ld);

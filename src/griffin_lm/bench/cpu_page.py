@@ -39,7 +39,7 @@ context with them. Scans run as training does, with an allocator that keeps free
 copying writes into memory that is there already. Where there are none but disturbed rounds, "busy"
 stands beside the figure, with the share of all cores that others took: such a figure says little.
 
-[A machine with AMX](cpu_amx.md), measured earlier.
+Other machines: [with AVX2 alone](cpu_avx2.md), and [with AMX](cpu_amx.md), measured earlier.
 """
 
 
