@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from griffin_lm.studies import length, stopwatch
 from griffin_lm.studies.architectures import sized
 from griffin_lm.studies.compare import compare
 from griffin_lm.studies.filled import state_after, state_bytes
+from griffin_lm.studies.grid import plain
 from griffin_lm.studies.study import Cell, Place
 
 TINY = length.SCALES["tiny"]
@@ -96,3 +98,21 @@ def test_the_readme_shows_what_was_measured() -> None:
         names = ("griffin", "hawk", "mqa", "llama")
         assert shown == [f"{figures[name]['ms']:.1f}" for name in names]
         assert round(figures["griffin"]["parameters"] / 1e6) == 38
+
+
+@pytest.mark.parametrize(("grown", "word"), [(1024, "held"), (1000, "refuted")])
+def test_bytes_of_states_are_held_against_their_hypothesis(grown: int, word: str) -> None:
+    def figures(name: str, tokens: int) -> dict[str, Any]:
+        many = tokens if tokens < 1 << 20 else grown * 1024
+        return {"ms": 1.0, "state_bytes": 500 if name in length.FIXED else 64 * many}
+
+    done: dict[str, Any] = {}
+    for cell in length.plan(length.SCALES["cpu"], {}):
+        tokens = cell.settings["tokens"]
+        if cell.settings["what"] == "decode":
+            found = {name: figures(name, tokens) for name in length.ALL}
+            if tokens == 1 << 20:
+                found["mha"]["ended"] = "memory"
+            done[cell.name] = {"settings": plain(cell.settings), "result": found}
+    said = [line for line in length.verdicts(length.SCALES["cpu"], done) if line.startswith("3")]
+    assert len(said) == 1 and f": {word} (the six the same" in said[0]

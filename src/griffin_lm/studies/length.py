@@ -225,7 +225,7 @@ GROWING = ("mqa", "llama", "mha")
 
 
 def verdicts(settings: Settings, done: Done) -> list[str]:
-    """Hypotheses 1, 2 and 4, each with the figures that decide it."""
+    """Each hypothesis, with the figures that decide it."""
     decode, sample = _by_tokens(done, "decode"), _by_tokens(done, "sample")
     said: list[str] = []
     if (far := _times(decode, 1 << 20, 1024)) and all(name in far for name in FIXED):
@@ -237,6 +237,7 @@ def verdicts(settings: Settings, done: Done) -> list[str]:
         word = "held" if min(far[name] for name in GROWING) >= 4 else "refuted"
         each = ", ".join(f"{LABELS[name]} {far[name]:.0f}" for name in GROWING)
         said.append(f"2, step after 2^18 over 1,024 tokens, at least 4: {word} ({each}).")
+    said += _state_verdict(decode)
     low, high = 1024, 32_768
     if low in sample and high in sample:
         kept = {
@@ -252,6 +253,34 @@ def verdicts(settings: Settings, done: Done) -> list[str]:
             f"{'held' if ahead <= 1.5 else 'refuted'} ({ahead:.2f}).",
         ]
     return said
+
+
+def _state_verdict(decode: dict[int, JSON]) -> list[str]:
+    """Hypothesis 3: bytes of a state, from where windows are full."""
+    full, middle, late = 4096, 1 << 18, 1 << 20
+    if not {full, middle, late} <= set(decode):
+        return []
+    sizes = {
+        name: [decode[n][name]["state_bytes"] for n in (full, middle, late)]
+        for name in (*FIXED, *GROWING)
+        if name in decode[late]
+    }
+    if len(sizes) < len(FIXED) + len(GROWING):
+        return []
+    constant = all(len(set(sizes[name])) == 1 for name in FIXED)
+    straight = all(
+        (size[2] - size[1]) * (middle - full) == (size[1] - size[0]) * (late - middle)
+        for size in (sizes[name] for name in GROWING)
+    )
+    ended = "ended" in decode[late]["mha"]
+    word = "held" if constant and straight and ended else "refuted"
+    grown = ", ".join(f"{LABELS[name]} {sizes[name][2] / sizes[name][0]:.0f}" for name in GROWING)
+    return [
+        f"3, bytes of the state after 2^20 over 4,096 tokens: {word} (the six "
+        f"{'the same' if constant else 'not all the same'}; {grown} times, "
+        f"{'on' if straight else 'not on'} a straight line; MHA's "
+        f"{'did not fit' if ended else 'fitted'})."
+    ]
 
 
 def _times(decode: dict[int, JSON], late: int, early: int) -> dict[str, float]:
