@@ -2,6 +2,7 @@
 
     python -m griffin_lm.evals.card training.json evaluation.json [far.json] > README.md
     python -m griffin_lm.evals.card --results training.json evaluation.json [far.json] > page.md
+    python -m griffin_lm.evals.card --plot=FILE.svg training.json evaluation.json [far.json]
 
 `training.json` is what `griffin_lm.training.export` writes; the others come from
 `griffin evaluate ... --recall --json FILE` (far.json: more distances, fewer rows).
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from .recall import Cell, recall_table
+from .recall_plot import draw
 
+WINDOW = 64  # fledgling's local attention, in tokens
 _FORGET = {
     "carried": "carried from the beginning",
     "h_zeroed_every_window": "h zeroed every 64 tokens",
@@ -124,7 +127,12 @@ def results_page(
             f"    --segment 256 --segments 1 --distances {distances} --rows {cells[0].n} "
             "--json far.json",
         ]
-    commands += ["python -m griffin_lm.evals.card --results training.json near.json far.json"]
+    commands += [
+        "python -m griffin_lm.evals.card --results training.json near.json far.json",
+        "python -m griffin_lm.evals.card --plot=fledgling.svg training.json near.json far.json",
+    ]
+    heading = "## Recall by distance\n\n"
+    figures = figures.replace(heading, f"{heading}![Share recalled by distance](fledgling.svg)\n\n")
     head = "# fledgling, as measured\n\nMade by (raw figures in `fledgling.json`):\n\n```\n"
     return head + "\n".join(commands) + "\n```\n\n## Training" + figures
 
@@ -148,11 +156,17 @@ def _worse(loss: dict[str, Any], name: str) -> str:
 
 
 if __name__ == "__main__":
-    names = [name for name in sys.argv[1:] if name != "--results"]
+    names = [name for name in sys.argv[1:] if not name.startswith("--")]
+    plots = [name.removeprefix("--plot=") for name in sys.argv[1:] if name.startswith("--plot=")]
     if len(names) not in (2, 3):
         sys.exit(
-            "usage: python -m griffin_lm.evals.card [--results] training.json near.json [far.json]"
+            "usage: python -m griffin_lm.evals.card [--results | --plot=FILE.svg] training.json "
+            "near.json [far.json]"
         )
     read = [json.loads(Path(name).read_text(encoding="utf-8")) for name in names]
+    for plot in plots:
+        draw([cell for some in read[1:] for cell in _cells(some)], WINDOW, Path(plot))
+    if plots:
+        sys.exit()
     write = results_page if "--results" in sys.argv else card
     sys.stdout.write(write(read[0], read[1], read[2] if len(read) > 2 else None))
