@@ -92,7 +92,8 @@ def test_quality_tells_what_rounding_costs(run, tmp_path: Path) -> None:
     assert result.code == 0, result.err
     rows = json.loads((tmp_path / "json").read_text())["rows"]
     rounded = "bf16, keys and values int8"
-    assert [row["weights"] for row in rows] == ["bf16", "fp32", rounded, "int8", "int4"]
+    kinds = ["bf16", "fp32", rounded, "int8", "int4", "int4, calibrated"]
+    assert [row["weights"] for row in rows] == kinds
     assert all(row["tokens"] == 200 and 0.8 < row["over_bf16"] < 1.25 for row in rows)
     assert rows[0]["over_bf16"] == 1
 
