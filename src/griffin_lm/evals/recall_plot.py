@@ -1,4 +1,4 @@
-"""Recall against distance, as a picture: each field, and that nothing is recalled without a note."""
+"""Recall against distance, as a picture: each field, and what is said where there was no note."""
 
 from collections.abc import Sequence
 from pathlib import Path
