@@ -95,7 +95,10 @@ def environment(hub: Hub, cache: Path) -> dict[str, str]:
     }
 
 
+# Whoever runs the tests in the background ignores Ctrl-C, and so would what they start.
 SCRIPT = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from griffin_lm.checkpoints.hub import HubId, snapshot
 print(snapshot(HubId({ID!r})).path)
 """
