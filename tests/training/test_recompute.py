@@ -22,6 +22,7 @@ from torch.utils.checkpoint import (
 from griffin_lm.errors import ConfigError
 from griffin_lm.mixers import RGLRU, LocalAttention
 from griffin_lm.models import PRESETS, Griffin, build
+from griffin_lm.ops import native
 from griffin_lm.ops.attention import flex
 from griffin_lm.training import blocks
 from griffin_lm.training.config import TrainConfig, with_settings
@@ -160,11 +161,14 @@ def test_attention_and_products_are_not_computed_twice():
         with Counted() as counted:
             hidden.sum().backward()
         counts[recompute] = counted.seen
-    for operation in ("aten.addmm.default", "griffin_lm.band_attention.default"):
+    compiled = native.UNBUILT is None  # else neither attention nor the recurrence is one operation
+    attention = ["griffin_lm.band_attention.default"] if compiled else []
+    for operation in ("aten.addmm.default", *attention):
         assert counts["none"].get(operation, 0) == counts["selective"].get(operation, 0), operation
         assert counts["full"][operation] > counts["none"].get(operation, 0), operation
-    again = "griffin_lm.rg_lru.default"
-    assert counts["selective"][again] == counts["full"][again] > counts["none"].get(again, 0)
+    if compiled:
+        again = "griffin_lm.rg_lru.default"
+        assert counts["selective"][again] == counts["full"][again] > counts["none"].get(again, 0)
 
 
 def compare_a_compiled_region() -> None:
