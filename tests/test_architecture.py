@@ -17,7 +17,7 @@ LARGEST_FILE = 400  # lines
 FLOORS = [
     "_native",  # the compiled library; src/native
     "errors",
-    "shapes precision allocator",
+    "shapes precision allocator pictures",
     "ops",
     "layers",
     "mixers",

@@ -1,4 +1,4 @@
-// AVX-512 with BF16 and VNNI (Zen 4, Cooper Lake).
+// AVX-512 with BF16 and VNNI (Zen 4 and 5, Cooper Lake).
 #include <algorithm>
 #include <type_traits>
 #include <vector>
@@ -78,8 +78,7 @@ inline void steps(const bf16* x, Index stride, const bf16* w, Index k, Index cou
       _mm_prefetch(ahead.from + c * ahead.stride + 64 * s, _MM_HINT_T0);
       const __m512bh weights = (__m512bh)_mm512_maskz_loadu_epi16(mask, w + c * k);
       GRIFFIN_UNROLL
-      for (int r = 0; r < Rows; ++r)
-        add(sums[r][c], rows[r], weights);
+      for (int r = 0; r < Rows; ++r) add(sums[r][c], rows[r], weights);
     }
   }
 }
@@ -96,15 +95,14 @@ inline void steps(const uint8_t* x, Index stride, const int8_t* w, Index k, Inde
       _mm_prefetch(ahead.from + c * ahead.stride + 64 * s, _MM_HINT_T0);
       const __m512i weights = _mm512_maskz_loadu_epi8(mask, w + c * k);
       GRIFFIN_UNROLL
-      for (int r = 0; r < Rows; ++r)
-        add(sums[r][c], rows[r], weights);
+      for (int r = 0; r < Rows; ++r) add(sums[r][c], rows[r], weights);
     }
   }
 }
 
 template <int Rows, int Columns>
-inline void dense_tile(const DenseProblem& p, Index m, Index n, Index k0, const Ahead& ahead, float* out,
-                       Index ld) {
+inline void dense_tile(const DenseProblem& p, Index m, Index n, Index k0, const Ahead& ahead,
+                       float* out, Index ld) {
   constexpr Index kStep = 32;
   const bf16 *x = p.x + m * p.stride + k0, *w = p.w + n * p.k + k0;
   const Index k = std::min(p.k - k0, kRun / 2), whole = k / kStep, rest = k % kStep;
@@ -183,15 +181,13 @@ inline void groups(const Block& b, Index n, Index k0, const Ahead& here, const A
   }
 }
 
-// Runs from k0 to k1, numbers of `each` a run. A single row of x reads w from memory: fastest as
-// one stream.
+// Runs from k0 to k1, numbers of `each` a run.
 template <class Real, class Tile>
 inline void runs(const Block& b, const Real* w, Index k0, Index k1, Index each, Index stride,
                  const Tile& tile) {
   const Index bytes = stride * Index(sizeof(Real));
-  const bool single = b.m1 - b.m0 == 1;
   for (Index n = b.n0; n < b.n1;) {
-    const bool wide = !single && n + kWide <= b.n1;
+    const bool wide = n + kWide <= b.n1;
     for (Index k = k0; k < k1; k += each) {
       const Ahead here{(const char*)(w + n * stride + k), bytes};
       if (wide) groups<kWide>(b, n, k, here, {here.from + kWide * bytes, bytes}, tile);
@@ -252,7 +248,7 @@ void dense_single(const DenseProblem& p, const Block& b) {
 }
 
 void dense(const DenseProblem& p, const Block& b) {
-  if (b.m1 - b.m0 == 1 && p.k > 0) return dense_single(p, b);
+  if (b.m1 - b.m0 == 1) return dense_single(p, b);
   product(b, p.w, p.k, kRun / 2,
           [&](auto rows, auto some, Index m, Index n, Index k0, const Ahead& ahead, float* out) {
             dense_tile<rows, some>(p, m, n, k0, ahead, out, b.ld);

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import MissingExtra
+from ..pictures import single_plot
 from .recall import Cell
 
 STYLES = {"name": ("#1b6ca8", "o-"), "place": ("#c0561f", "s-"), "number": ("#2e8b57", "^-")}
@@ -27,14 +27,7 @@ def draw(cells: Sequence[Cell], window: int, path: Path) -> None:
 
     Raises MissingExtra without matplotlib.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "plots", "drawing") from error
-    with matplotlib.rc_context({"svg.hashsalt": "griffin", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(6.4, 3.0), layout="constrained")
-        axes = figure.subplots()
+    with single_plot(path, height=3.0) as axes:
         for name, places in points(cells).items():
             colour, style = STYLES.get(name, ("#777777", "x:"))
             label = "none, and it says so" if name == "no note" else name
@@ -48,5 +41,3 @@ def draw(cells: Sequence[Cell], window: int, path: Path) -> None:
         axes.set_xlabel("tokens of unseen novels since the note")
         axes.set_ylabel("share recalled")
         axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.12, 0.1))
-        axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(path, format="svg", metadata={"Date": None})

@@ -26,12 +26,12 @@ from .text_source import BLOCK
 ROWS, LENGTH = 32, 1024
 """Tokens that are read: rows, and of each so many."""
 
-Said = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 
 
 @torch.no_grad()
 def calibrate(
-    model: Griffin, tokens: Tokens, progress: Said = lambda what, done, total: None
+    model: Griffin, tokens: Tokens, progress: Progress = lambda what, done, total: None
 ) -> None:
     """Rounds the model's matrices to int4 where they stand, fitted to what they meet in `tokens`.
 

@@ -22,13 +22,12 @@ from ..layers.quantized import QuantizedMatrix
 from ..models import Fingerprint, Griffin, ModelConfig, build
 from ..models.sizes import parameter_count
 from ..text import Tokenizer, load_tokenizer
+from .calibration import Progress, own_text, text_of
 from .calibration import calibrate as fit
-from .calibration import own_text, text_of
 from .instruction import is_instruction_tuned, read_stops
 from .language_model import LanguageModel, save
 
 OURS = "Written by griffin-lm in the format"  # a card that was made, not written: it is made anew
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingExtra
+from ..pictures import empty_figure
 from .architectures import LABELS
 from .study import Line, Panel
 
@@ -32,15 +32,9 @@ def draw(panels: Sequence[Panel], path: Path) -> bool:
     panels = [panel for panel in panels if any(len(line.x) for line in panel.lines)]
     if not panels:
         return False
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "plots", "drawing") from error
-    with matplotlib.rc_context({"svg.hashsalt": "griffin", "svg.fonttype": "none"}):
-        columns = min(2, len(panels))
-        down = -(-len(panels) // columns)
-        figure = Figure(figsize=(5.4 * columns, 3.7 * down), layout="constrained")
+    columns = min(2, len(panels))
+    down = -(-len(panels) // columns)
+    with empty_figure(5.4 * columns, 3.7 * down) as figure:
         grid = figure.subplots(down, columns, squeeze=False).flatten()
         for axes in grid[len(panels) :]:
             axes.set_axis_off()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import MissingExtra
+from ...pictures import single_plot
 
 COLOURS = {"bf16": "#1b6ca8", "int8": "#2e8b57", "int4": "#c0561f"}
 
@@ -24,15 +24,7 @@ def draw(figures: Mapping[str, Any] | None, path: Path) -> bool:
     lines = curves(figures) if figures is not None else {}
     if not lines:
         return False
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "plots", "drawing") from error
-    # the same figures give the same file
-    with matplotlib.rc_context({"svg.hashsalt": "griffin", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-        axes = figure.subplots()
+    with single_plot(path) as axes:
         for (who, weights), places in lines.items():
             axes.plot(
                 [context / 1024 for context, _ in places],
@@ -45,6 +37,4 @@ def draw(figures: Mapping[str, Any] | None, path: Path) -> bool:
         axes.set_ylabel("tokens a second, batch 1")
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False, fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(path, format="svg", metadata={"Date": None})
     return True

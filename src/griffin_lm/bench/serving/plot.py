@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import MissingExtra
+from ...pictures import single_plot
 
 MIB = 1 << 20
 
@@ -14,18 +14,10 @@ def draw(figures: Mapping[str, Any], path: Path) -> bool:
     rows = [row for row in figures["rows"] if row["what"] == "reading"]
     if not rows:
         return False
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "plots", "drawing") from error
     (row,) = rows
     tokens = [at / 1e6 for at, _ in row["samples"]]
     a_token = row["growing_cache_bytes"] / row["tokens"] / MIB * 1e6
-    # the same figures give the same file
-    with matplotlib.rc_context({"svg.hashsalt": "griffin", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-        axes = figure.subplots()
+    with single_plot(path) as axes:
         measured = [memory / MIB for _, memory in row["samples"]]
         axes.plot(tokens, measured, color="#1b6ca8", label="griffin serve, all of its own memory")
         cache = [at * a_token for at in tokens]
@@ -34,6 +26,4 @@ def draw(figures: Mapping[str, Any], path: Path) -> bool:
         axes.set_ylabel("MiB")
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False, fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(path, format="svg", metadata={"Date": None})
     return True
