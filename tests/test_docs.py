@@ -141,6 +141,12 @@ def test_every_page_of_the_site_can_be_reached() -> None:
             assert name in nav, f"mkdocs.yml does not list {name}"
 
 
+def test_the_first_page_names_every_decision() -> None:
+    first = (DOCS / "index.md").read_text()
+    for page in (DOCS / "decisions").glob("*.md"):
+        assert f"(decisions/{page.name})" in first, f"docs/index.md does not list {page.name}"
+
+
 @pytest.mark.parametrize("number", range(len(blocks(ROOT / "README.md", "python"))))
 def test_the_python_of_the_readme_runs(number: int, tmp_path: Path) -> None:
     code = blocks(ROOT / "README.md", "python")[number]

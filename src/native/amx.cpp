@@ -188,7 +188,8 @@ const Kernels* amx() {
   // fp32 by AVX2: whoever has these has bf16
   static const Kernels kernels{"amx", dense,   avx2()->wide,        int8,   int4, quantize,
                                true, nullptr, avx2()->spread_wide, nullptr,
-                               &avx2_kernels::kOneQueryAvx512};
+                               &avx2_kernels::kOneQueryAvx512,
+                               &avx2_kernels::kBandAvx512};
   static const bool can = avx512() && permitted();
   return can ? &kernels : nullptr;
 }

@@ -14,6 +14,7 @@ void int8(const Int8Problem&, const Block&);
 void int4(const Int4Problem&, const Block&);
 void quantize(const float* x, Index k, Index kp, int8_t* q, float* scale);
 extern const OneQuery kOneQueryAvx2, kOneQueryAvx512;
+extern const BandKernel kBandAvx512;
 extern const Spread kSpreadDense, kSpreadWide, kSpreadInt8;
 
 // Memory for one block's weights, widened: a thread's own, reused.

@@ -311,7 +311,8 @@ const Kernels* avx512() {
   // fp32 by AVX2: whoever has these has bf16
   static const Kernels kernels{"avx512", dense,   avx2()->wide,        int8,   int4, quantize,
                                false, nullptr, avx2()->spread_wide, nullptr,
-                               &avx2_kernels::kOneQueryAvx512};
+                               &avx2_kernels::kOneQueryAvx512,
+                               &avx2_kernels::kBandAvx512};
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                  __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16")

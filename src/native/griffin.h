@@ -110,6 +110,8 @@ struct OneQuery {
               Index width, float* sums);
 };
 
+struct BandKernel;  // band_bf16.h
+
 // What one instruction set offers.
 struct Kernels {
   const char* name;
@@ -122,6 +124,7 @@ struct Kernels {
   bool packs;  // dense and int8 want `packed`
   const Spread *spread_dense, *spread_wide, *spread_int8;  // null: x is read as it lies
   const OneQuery* one_query;  // null: as many queries are
+  const BandKernel* band;     // null: none
 };
 
 const Kernels* portable();

@@ -15,6 +15,7 @@ SHAPES = [  # batch, steps, heads, key heads, width, window
     (2, 70, 6, 3, 5, 7),
     (1, 1, 2, 1, 8, 4),
     (2, 17, 4, 2, 64, 16),
+    (1, 500, 10, 1, 80, 150),  # several blocks, and several pieces of the way back
 ]
 
 
@@ -54,7 +55,7 @@ def test_it_and_its_gradients_are_the_reference_in_float64(instruction_set, shap
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_bf16_is_computed_in_fp32_and_rounded_in_the_end(instruction_set, shape):
+def test_bf16_is_as_near_to_float64_as_bf16_can_say(instruction_set, shape):
     tensors, *where = operands(*shape)
     narrow = [t.bfloat16() for t in tensors]
     exact = outcome(narrow, *where, torch.float64, "reference")
@@ -62,6 +63,67 @@ def test_bf16_is_computed_in_fp32_and_rounded_in_the_end(instruction_set, shape)
         assert mine.dtype == torch.bfloat16
         # where nothing depends on an input its exact gradient is 0, or what float64 leaves of it
         assert (mine - theirs).abs().max() <= 2**-7 * theirs.abs().max() + 1e-12
+
+
+@pytest.fixture
+def products_of_bf16():
+    if not native.has_band():
+        pytest.skip("this processor does not multiply bf16")
+
+
+def test_products_of_bf16_are_what_training_in_bf16_uses(products_of_bf16, monkeypatch):
+    calls = []
+    for name in ("band_forward", "band_backward"):
+        run = getattr(native, name)
+        monkeypatch.setattr(native, name, lambda *a, run=run: calls.append(len(a)) or run(*a))
+    tensors, *where = operands(*SHAPES[0])
+    outcome([t.bfloat16() for t in tensors], *where, torch.bfloat16, "native")
+    assert calls == [5, 8]
+    outcome(tensors, *where, torch.float32, "native")
+    assert calls == [5, 8]
+
+
+def test_products_of_bf16_have_the_same_bits_on_any_number_of_threads(products_of_bf16):
+    tensors, *where = operands(*SHAPES[-1])
+    narrow, before, found = [t.bfloat16() for t in tensors], torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(outcome(narrow, *where, torch.bfloat16, "native"))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("width", [16, 48, 64, 100, 128, 256])
+def test_products_of_bf16_take_any_width(products_of_bf16, width):
+    tensors, *where = operands(2, 40, 6, 2, width, 50)
+    narrow = [t.bfloat16() for t in tensors]
+    exact = outcome(narrow, *where, torch.float64, "reference")
+    for mine, theirs in zip(outcome(narrow, *where, torch.bfloat16, "native"), exact, strict=True):
+        assert (mine - theirs).abs().max() <= 2**-7 * theirs.abs().max() + 1e-12
+
+
+def test_products_of_bf16_survive_large_scores_and_slots_never_written(products_of_bf16):
+    tensors, read, position = operands(2, 30, 4, 1, 16, 24)
+    tensors[0] *= 1000
+    tensors[3][0] = tensors[4][0] = 1e30  # row 0 has read nothing: its ring is not looked at
+    narrow = [t.bfloat16() for t in tensors]
+    mine = outcome(narrow, read, position, torch.bfloat16, "native")
+    exact = outcome(narrow, read, position, torch.float64, "reference")
+    assert (mine[0] - exact[0]).abs().max() <= 2**-7 * exact[0].abs().max()
+    assert all(a.isfinite().all() for a in mine)
+
+
+def test_no_rows_are_no_trouble_to_products_of_bf16(products_of_bf16):
+    for q, k in (((0, 3, 2, 16), (0, 5, 1, 16)), ((2, 0, 2, 16), (2, 5, 1, 16))):
+        leaves = [torch.randn(shape).bfloat16().requires_grad_() for shape in (q, k, k)]
+        where = torch.zeros(q[:2], dtype=torch.int64)
+        y = band.band_attention(*leaves, where, where)
+        y.sum().backward()
+        assert y.shape == q
+        assert all(leaf.grad is not None and not leaf.grad.any() for leaf in leaves)
 
 
 @pytest.mark.parametrize("shape", SHAPES[:3])

@@ -13,7 +13,8 @@ _OWN = (
     ("optimiser", ("_fused_adamw", "Optimizer.step")),
     ("gradient's norm", ("_foreach_norm", "foreach_mul", "linalg_vector_norm")),
     ("recurrence", ("griffin_lm::rg_lru", "griffin_lm::scan", "griffin_lm::causal_conv")),
-    ("attention", ("scaled_dot_product", "griffin_lm::band", "_softmax")),
+    ("recurrence", ("griffin_lm_rg_lru", "griffin_lm_scan", "griffin_lm_causal_conv")),  # forward
+    ("attention", ("scaled_dot_product", "griffin_lm::band", "griffin_lm_band", "_softmax")),
     ("loss", ("griffin_lm::loss", "_Fused")),
     ("linear products", ("aten::mm", "aten::addmm", "aten::bmm", "aten::linear", "mkldnn", "mkl")),
 )

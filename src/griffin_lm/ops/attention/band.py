@@ -4,6 +4,9 @@ A block of queries meets only the keys that any of them sees, so the work grows 
 with the length. The compiled library makes the softmax of each row over its own run; scores live in
 one buffer for all blocks. Going backward they are made again: what is kept is a number a row.
 Registered with torch.library, so that torch.compile calls it instead of looking inside.
+
+So in fp32. bf16 is whole in the compiled library where the processor multiplies it (src/native/
+band_bf16.cpp), and is widened elsewhere.
 """
 
 from collections.abc import Callable, Generator
@@ -23,8 +26,8 @@ torch.library.define(
 )
 torch.library.define(
     "griffin_lm::band_attention_backward",
-    "(Tensor q, Tensor k, Tensor v, Tensor first, Tensor last, Tensor lse, Tensor g)"
-    " -> (Tensor, Tensor, Tensor)",
+    "(Tensor q, Tensor k, Tensor v, Tensor first, Tensor last, Tensor? out, Tensor lse,"
+    " Tensor g) -> (Tensor, Tensor, Tensor)",
 )
 
 
@@ -98,6 +101,8 @@ def _room(blocks: list[_Block], batch: int) -> Tensor:
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    if q.dtype == torch.bfloat16:
+        return native.band_forward(*(tensor.contiguous() for tensor in (q, k, v, first, last)))
     batch, length, heads, width = q.shape
     shared = heads // k.shape[2]
     queries, keys, values = (_stacked(x, k.shape[2]) for x in (q, k, v))
@@ -118,8 +123,18 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, first: Tensor, last: Tensor) -> tu
 
 
 def _backward(
-    q: Tensor, k: Tensor, v: Tensor, first: Tensor, last: Tensor, lse: Tensor, g: Tensor
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    first: Tensor,
+    last: Tensor,
+    out: Tensor | None,
+    lse: Tensor,
+    g: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if out is not None:
+        given = (q, k, v, first, last, out, lse, g)
+        return native.band_backward(*(tensor.contiguous() for tensor in given))
     batch, length, heads, width = q.shape
     shared = heads // k.shape[2]
     queries, keys, values, slopes = (_stacked(x, k.shape[2]) for x in (q, k, v, g))
@@ -150,7 +165,7 @@ def _backward(
 def _as_they_are(run: Callable[..., Any]) -> Callable[..., Any]:
     """Autocast would reach into an operation and round what some of its products multiply."""
 
-    def in_fp32(*tensors: Tensor) -> Any:
+    def in_fp32(*tensors: Tensor | None) -> Any:
         with torch.autocast("cpu", enabled=False):
             return run(*tensors)
 
@@ -161,13 +176,15 @@ torch.library.impl("griffin_lm::band_attention", "cpu", func=_as_they_are(_forwa
 torch.library.impl("griffin_lm::band_attention_backward", "cpu", func=_as_they_are(_backward))
 
 
-def _shapes(q: Tensor, k: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+def _shapes(q: Tensor, k: Tensor, *_: Tensor | None) -> tuple[Tensor, Tensor]:
     heads = k.shape[2]
     rows = (q.shape[0] * heads, q.shape[1] * (q.shape[2] // heads))
-    return q.new_empty(q.shape), q.new_empty(rows)
+    return q.new_empty(q.shape), q.new_empty(rows, dtype=torch.float32)
 
 
-def _backward_shapes(q: Tensor, k: Tensor, v: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _backward_shapes(
+    q: Tensor, k: Tensor, v: Tensor, *_: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
@@ -176,7 +193,8 @@ torch.library.register_fake("griffin_lm::band_attention_backward", _backward_sha
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs, output[1])
+    out = output[0] if output[0].dtype == torch.bfloat16 else None
+    ctx.save_for_backward(*inputs, out, output[1])
 
 
 def _gradient(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
@@ -190,9 +208,12 @@ torch.library.register_autograd("griffin_lm::band_attention", _gradient, setup_c
 def band_attention(q: Tensor, k: Tensor, v: Tensor, first: Tensor, last: Tensor) -> Tensor:
     """softmax(q k / sqrt(D)) v over each query's keys first to last.
 
-    q (B, T, H, D), k and v (B, S, K, D), first <= last (B, T) int64; (B, T, H, D). bf16 is computed
-    in fp32 and rounded in the end.
+    q (B, T, H, D), k and v (B, S, K, D), first <= last (B, T) int64; (B, T, H, D). fp32 is computed
+    as such. bf16, where the processor multiplies it: products of bf16, to which the softmax is
+    rounded too, with fp32 sums (FlashAttention-2, Dao 2023); elsewhere in fp32, rounded in the end.
     """
+    if {q.dtype, k.dtype, v.dtype} == {torch.bfloat16} and native.has_band():
+        return torch.ops.griffin_lm.band_attention(q, k, v, first, last)[0]
     wide = (tensor.float() for tensor in (q, k, v))
     return torch.ops.griffin_lm.band_attention(*wide, first, last)[0].to(q.dtype)
 

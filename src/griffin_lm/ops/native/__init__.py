@@ -13,6 +13,7 @@ from .along_time import (
     scan_backward,
     write_ring,
 )
+from .band import band_backward, band_forward, band_gradient, band_softmax, has_band
 from .halves import (
     DENSE,
     INT4,
@@ -33,8 +34,6 @@ from .products import (
     linear_int8,
 )
 from .rows import (
-    band_gradient,
-    band_softmax,
     gate,
     gate_backward,
     loss,
@@ -50,6 +49,8 @@ __all__ = [
     "array",
     "at",
     "attention_half",
+    "band_backward",
+    "band_forward",
     "band_gradient",
     "band_softmax",
     "bits",
@@ -59,6 +60,7 @@ __all__ = [
     "conv_backward",
     "gate",
     "gate_backward",
+    "has_band",
     "is_wide",
     "isa",
     "linear_bf16",

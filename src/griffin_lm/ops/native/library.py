@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import BackendUnavailable
 
-_VERSION = 11  # of the functions' arguments; src/native/select.cpp says the same
+_VERSION = 12  # of the functions' arguments; src/native/select.cpp says the same
 _POINTER, _INT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _REAL = ctypes.c_float
 _SIGNATURES: dict[str, list[Any]] = {
@@ -36,6 +36,8 @@ _SIGNATURES: dict[str, list[Any]] = {
     "griffin_conv_backward": [_POINTER] * 3 + [_INT] + [_POINTER] * 6 + [_SIZE] * 4 + [_INT],
     "griffin_band_softmax": [_POINTER] * 4 + [_SIZE] * 3 + [_REAL, _INT],
     "griffin_band_gradient": [_POINTER] * 5 + [_SIZE] * 3 + [_REAL, _INT],
+    "griffin_band_forward": [_POINTER] * 7 + [_SIZE] * 6 + [_REAL, _INT],
+    "griffin_band_backward": [_POINTER] * 11 + [_SIZE] * 6 + [_REAL, _INT],
     "griffin_scan": [_POINTER] * 4 + [_SIZE] * 3 + [_INT] * 2,
     "griffin_scan_backward": [_POINTER] * 7 + [_SIZE] * 3 + [_INT],
     "griffin_rg_lru": [_POINTER] * 3 + [_INT] + [_POINTER] * 4 + [_SIZE] * 3 + [_INT],
@@ -74,6 +76,7 @@ def _open() -> tuple[Any, str | None]:
     if version != _VERSION:
         return None, "the compiled library is of another version; install the package again"
     opened.griffin_isa.restype = ctypes.c_char_p
+    opened.griffin_has_band.restype = ctypes.c_int
     opened.griffin_mark.argtypes = [_POINTER, _SIZE]
     opened.griffin_mark.restype = ctypes.c_uint64
     opened.griffin_use.argtypes = [ctypes.c_char_p]

@@ -18,32 +18,6 @@ def gate(gate: Tensor, x: Tensor, gelu: bool) -> Tensor:
     return out
 
 
-def band_softmax(scores: Tensor, first: Tensor, end: Tensor, scale: float) -> Tensor:
-    """Each row's softmax over its columns [first, end), in place; 0 elsewhere. The row's lse.
-
-    scores (rows, columns) fp32, contiguous; first, end int32, one for every rows / len(first) rows;
-    lse (rows): the logarithm of the sum of exponentials of scale * scores.
-    """
-    rows, columns = scores.shape
-    lse = torch.empty(rows, dtype=torch.float32)
-    library.griffin_band_softmax(
-        *(at(tensor) for tensor in (scores, first, end, lse)),
-        *(rows, columns, rows // first.numel(), scale, torch.get_num_threads()),
-    )
-    return lse
-
-
-def band_gradient(
-    scores: Tensor, slope: Tensor, first: Tensor, end: Tensor, lse: Tensor, scale: float
-) -> None:
-    """The way back, both in place: scores become the softmax, slope at it that at the scores."""
-    rows, columns = scores.shape
-    library.griffin_band_gradient(
-        *(at(tensor) for tensor in (scores, slope, first, end, lse)),
-        *(rows, columns, rows // first.numel(), scale, torch.get_num_threads()),
-    )
-
-
 def gate_backward(gate: Tensor, x: Tensor, g: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
     """Gradients at gate and x, each of its dtype, given g, of the gate's, at the product."""
     at_gate, at_x = torch.empty_like(gate), torch.empty_like(x)
