@@ -66,11 +66,15 @@ def test_the_page_takes_the_file_as_it_is(figures, tmp_path: Path):
 
 def test_cases_measured_again_replace_the_older_ones(figures, tmp_path: Path):
     file = tmp_path / "speed.json"
-    file.write_text(json.dumps(figures))
+    file.write_text(json.dumps(figures | {"command": "before"}))
     rows = [row | {"tokens_per_s": 1.0} for row in figures["rows"] if row["case"] == "lengths"]
-    both = merged(file, figures | {"rows": rows, "parts": []})
+    both = merged(file, figures | {"rows": rows, "parts": [], "command": "now"})
+    assert (both["earlier"], both["command"]) == (["before"], "now")
     assert len(both["rows"]) == len(figures["rows"]) and len(both["parts"]) == 1
     assert {r["case"] for r in both["rows"] if r["tokens_per_s"] == 1.0} == {"lengths"}
+    file.write_text(json.dumps(both))
+    text = training_page.section_of("speed", training_page.STUDIES["speed"], tmp_path)
+    assert "Made by `before`, then `now`" in text
     with pytest.raises(DataError, match="another machine"):
         merged(file, figures | {"machine": {}})
 

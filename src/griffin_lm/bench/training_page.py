@@ -92,7 +92,8 @@ def _stamp(study: Study, figures: Mapping[str, Any], text: str) -> str:
     said: list[str] = []
     if command not in text:
         when = f" on {figures['date']}" if "date" in figures else ""
-        said.append(f"Made by `{command}`{when}.")
+        commands = ", then ".join(f"`{one}`" for one in (*figures.get("earlier", ()), command))
+        said.append(f"Made by {commands}{when}.")
     if "machine" in figures and "Machine" not in text:
         facts = ", ".join(f"{name} {value}" for name, value in figures["machine"].items())
         said.append(f"Machine: {facts}.")

@@ -76,6 +76,7 @@ def measure(
 def merged(file: Path, now: dict[str, Any]) -> dict[str, Any]:
     """Those of a file and these: what was measured again replaces what was measured before.
 
+    "earlier": the commands that measured what stays.
     Raises DataError for a file of something else, or of another machine.
     """
     try:
@@ -90,4 +91,8 @@ def merged(file: Path, now: dict[str, Any]) -> dict[str, Any]:
     parts = [part for part in before.get("parts", []) if part["what"] not in again]
     order = {name: place for place, name in enumerate(case.name for case in cases("full", ()))}
     rows = sorted([*kept, *now["rows"]], key=lambda row: order.get(row["case"], len(order)))
-    return before | now | {"rows": rows, "parts": [*parts, *now["parts"]]}
+    earlier = (
+        [*before.get("earlier", []), before["command"]] if kept and "command" in before else []
+    )
+    found = {"rows": rows, "parts": [*parts, *now["parts"]]}
+    return before | now | found | {"earlier": [one for one in earlier if one != now.get("command")]}
