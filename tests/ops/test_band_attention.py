@@ -180,17 +180,19 @@ def test_it_is_what_training_uses_in_bf16_too():
 @pytest.mark.filterwarnings(
     "ignore:`torch.jit.script_method`:DeprecationWarning"
 )  # torch.compile's own
-def test_compiled_it_is_the_same():
-    given = operands(2, 70, 4, 1, 16, 24)
-    eager = outcome(*given, torch.float32, "auto")
-    tensors, read, position = given
-    leaves = [t.float().requires_grad_() for t in tensors]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_it_is_the_same(dtype):
+    tensors, read, position = operands(2, 70, 4, 1, 16, 24)
+    given = [tensor.to(dtype) for tensor in tensors]
+    eager = outcome(given, read, position, dtype, "auto")
+    leaves = [t.requires_grad_() for t in given]
     # the part within: jaxtyping's checks, which tests turn on, are not for torch.compile
-    y = torch.compile(attention._banded)(*leaves, read, position.clamp(max=24))
+    whole = torch.compile(attention._banded, fullgraph=True)
+    y = whole(*leaves, read, position.clamp(max=24))
     torch.manual_seed(0)
-    g = torch.randn(y.shape, dtype=torch.float64).float()
+    g = torch.randn(y.shape, dtype=torch.float64).to(dtype)
     for a, b in zip([y, *torch.autograd.grad(y, leaves, g)], eager, strict=True):
-        torch.testing.assert_close(a, b)
+        torch.testing.assert_close(a, b.to(dtype))
 
 
 def test_autocast_does_not_reach_into_it():

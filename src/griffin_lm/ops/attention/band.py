@@ -102,7 +102,10 @@ def _room(blocks: list[_Block], batch: int) -> Tensor:
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
     if q.dtype == torch.bfloat16:
-        return native.band_forward(*(tensor.contiguous() for tensor in (q, k, v, first, last)))
+        if native.has_band():
+            return native.band_forward(*(tensor.contiguous() for tensor in (q, k, v, first, last)))
+        out, lse = _forward(q.float(), k.float(), v.float(), first, last)
+        return out.bfloat16(), lse
     batch, length, heads, width = q.shape
     shared = heads // k.shape[2]
     queries, keys, values = (_stacked(x, k.shape[2]) for x in (q, k, v))
@@ -134,7 +137,11 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if out is not None:
         given = (q, k, v, first, last, out, lse, g)
-        return native.band_backward(*(tensor.contiguous() for tensor in given))
+        if native.has_band():
+            return native.band_backward(*(tensor.contiguous() for tensor in given))
+        wide = q.float(), k.float(), v.float()
+        at_q, at_k, at_v = _backward(*wide, first, last, None, lse, g.float())
+        return at_q.bfloat16(), at_k.bfloat16(), at_v.bfloat16()
     batch, length, heads, width = q.shape
     shared = heads // k.shape[2]
     queries, keys, values, slopes = (_stacked(x, k.shape[2]) for x in (q, k, v, g))
@@ -212,7 +219,7 @@ def band_attention(q: Tensor, k: Tensor, v: Tensor, first: Tensor, last: Tensor)
     as such. bf16, where the processor multiplies it: products of bf16, to which the softmax is
     rounded too, with fp32 sums (FlashAttention-2, Dao 2023); elsewhere in fp32, rounded in the end.
     """
-    if {q.dtype, k.dtype, v.dtype} == {torch.bfloat16} and native.has_band():
+    if q.dtype == k.dtype == v.dtype == torch.bfloat16:
         return torch.ops.griffin_lm.band_attention(q, k, v, first, last)[0]
     wide = (tensor.float() for tensor in (q, k, v))
     return torch.ops.griffin_lm.band_attention(*wide, first, last)[0].to(q.dtype)
