@@ -135,7 +135,7 @@ def test_recall_is_held_against_its_hypotheses() -> None:
             far = {str(d): 1.0 if d <= 32 else share for d in cell.settings["distances"]}
             needle = {d: {"gain": 0.1, "best": 0.1} for d in far}
             return {"recall": far, "refused": far, "needle": needle}
-        right = 0.5 if name == "lru" or (name, trial) == ("hawk", "mqar-4") else 1.0
+        right = 0.5 if name == "lru" or (name == "hawk" and "mqar" in trial) else 1.0
         return {
             "score": score(cell),
             "accuracy": right,
@@ -150,7 +150,8 @@ def test_recall_is_held_against_its_hypotheses() -> None:
     assert words["1, copying: Hawk needs more steps than Griffin"] == "held"
     assert words["2, induction: Hawk above 0.9 at 8 times that length"] == "not decided"
     assert words["2, induction: MQA below 0.9 by 4 times that length"] == "refuted"
-    assert words["3, mqar-4: MQA and Griffin solve what Hawk does not"] == "held"
+    for trial in ("mqar-4 (did not answer)", "mqar-8", "mqar-12"):
+        assert words[f"3, {trial}: MQA and Griffin solve what Hawk does not"] == "held"
     assert [w for claim, w in words.items() if claim.startswith("4, memo: Griffin")] == ["refuted"]
     assert [w for claim, w in words.items() if claim.startswith("4, memo: local")] == ["held"]
     assert [w for claim, w in words.items() if claim.startswith("4, a needle")] == ["held"]

@@ -38,10 +38,14 @@ def tables(settings: Settings, done: Done) -> list[Table]:
                 ]
             )
         head = ["", "accuracy", "steps to 0.995, by seed", "rate", "seeds", "parameters", "state"]
-        made.append(Table(f"{trial}: {_words(chosen)}", head, rows))
+        made.append(Table(f"{_called(trial, chosen)}: {_words(chosen)}", head, rows))
         if chosen.lengths:
             made.append(_by_length(settings, done, trial))
     return made if settings.memo is None else made + memo.tables(settings.memo, done)
+
+
+def _called(name: str, trial: Trial) -> str:
+    return f"{name} ({trial.aside})" if trial.aside else name
 
 
 def _words(trial: Trial) -> str:
@@ -79,7 +83,7 @@ def panels(settings: Settings, done: Done) -> list[Panel]:
                 middle = [median(some) for some in every]
                 spread = [(min(some), max(some)) for some in every]
                 reaching.append(Line(name, lengths, middle, spread))
-        made.append(Panel(f"{trial}, one seed", "steps", "accuracy", learning, ""))
+        made.append(Panel(f"{_called(trial, chosen)}, one seed", "steps", "accuracy", learning, ""))
         if chosen.lengths:
             made.append(Panel(f"{trial}, by length", "tokens", "accuracy", reaching))
     return made if settings.memo is None else made + memo.panels(settings.memo, done)
@@ -101,7 +105,7 @@ def verdicts(settings: Settings, done: Done) -> list[str]:
             line
             for trial, runs in every.items()
             if "mqar" in trial
-            for line in _of_mqar(trial, runs)
+            for line in _of_mqar(_called(trial, settings.trials[trial]), runs)
         ),
     ]
     return said if settings.memo is None else said + memo.verdicts(settings.memo, done)

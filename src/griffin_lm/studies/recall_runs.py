@@ -31,7 +31,8 @@ class Trial:
     window: of local attention. every: steps between looks at 256 rows. lengths: asked at the end;
     budget: tokens that each of them may take (at least 16 rows, at most 512 are asked); farthest:
     the longest that models with global attention are asked at, whose time grows with its square.
-    architectures, sweep: where they are not the study's.
+    architectures, sweep: where they are not the study's. aside: said beside its name on the page,
+    such as that its figures answer nothing.
     """
 
     task: Task
@@ -43,6 +44,7 @@ class Trial:
     farthest: int = 4096
     architectures: tuple[str, ...] = ()
     sweep: Sweep | None = None
+    aside: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,8 @@ _MEMO = Shape(vocab=2048, width=64, layers=3, heads=4, window=32, mlp_width=128)
 _PAPER = Shape(vocab=16, width=64, layers=5, heads=4, window=128, mlp_width=192)
 
 
-_TWO = Sweep(rates=(0.001, 0.004), factor=4.0, seeds=(0, 1), extend=0)
+_ONE = Sweep(rates=(0.004,), factor=4.0, seeds=(0, 1), extend=0)
+_TWO = replace(_ONE, rates=(0.001, 0.004))
 
 
 def _lengths(low: int, high: int, step: int = 1) -> tuple[int, ...]:
@@ -158,7 +161,19 @@ SCALES = {
                 every=100,
                 architectures=("griffin", "hawk", "lru", "mqa"),
                 sweep=_TWO,
+                aside="did not answer",
             ),
+            **{
+                f"mqar-{pairs}": Trial(  # vocabularies in which every key occurs in every row
+                    task=Task("mqar", 2 * pairs + 2, 4 * pairs, pairs),
+                    window=4 * pairs,
+                    recipe=Recipe(steps=steps, rows=32, length=4 * pairs, warmup=200),
+                    every=100,
+                    architectures=("griffin", "hawk", "lru", "mqa"),
+                    sweep=_ONE,
+                )
+                for pairs, steps in ((8, 1000), (12, 2000))
+            },
         },
         sweep=Sweep(rates=(0.001, 0.004, 0.016), factor=4.0, seeds=(0, 1)),
         memo=Memo(
