@@ -1,5 +1,6 @@
 """Lines that hold figures against the hypotheses: each word where it belongs."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -155,3 +156,34 @@ def test_recall_is_held_against_its_hypotheses() -> None:
     assert [w for claim, w in words.items() if claim.startswith("4, memo: Griffin")] == ["refuted"]
     assert [w for claim, w in words.items() if claim.startswith("4, memo: local")] == ["held"]
     assert [w for claim, w in words.items() if claim.startswith("4, a needle")] == ["held"]
+
+
+@pytest.mark.parametrize(
+    ("griffin", "hawk", "word"),
+    [
+        ((400, 300), (None, None), "held"),
+        ((400, 300), (600, 700), "refuted"),
+        ((400, 300), (600, None), "not decided"),
+        ((400, None), (None, None), "not decided"),
+        ((None, None), (None, None), "refuted"),
+    ],
+)
+def test_a_task_is_solved_by_what_its_stop_rule_saw(
+    griffin: tuple[int | None, ...], hawk: tuple[int | None, ...], word: str
+) -> None:
+    """Hawk's last look, on other rows, may lie just below: that is not "does not solve"."""
+    settings = replace(recall.SCALES["cpu"], memo=None)
+
+    def figures(cell: Cell) -> dict[str, Any]:
+        steps = {"griffin": griffin, "hawk": hawk}.get(cell.settings["architecture"], (200, 200))
+        return {
+            "score": 0.005,
+            "accuracy": 0.9949,
+            "solved_at": steps[cell.settings["seed"]],
+            "steps": 700,
+            "by_length": {"64": 1.0, "256": 1.0, "1024": 1.0},
+        }
+
+    said = recall.verdicts(settings, swept(recall.STUDY, settings, figures))
+    line = next(line for line in said if line.startswith("3, mqar-12: MQA and Griffin solve"))
+    assert line.split("**")[1] == word
