@@ -28,16 +28,7 @@ def card(training: dict[str, Any], measured: dict[str, Any], far: dict[str, Any]
     """Markdown."""
     loss, machine = measured["loss"], training["machine"]
     held_out = ", ".join(training["held_out"])
-    near = _cells(measured)
-    gate: dict[str, Any] | None = training.get("gate_stretched")
-    stretched = (
-        ""
-        if gate is None
-        else f"""
-- Afterwards, without training, the recurrence gate of the first layer was stretched by {gate["by"]}
-  in {len(gate["channels"])} channels, so that prose takes less from what they hold:
-  `python -m griffin_lm.training.memo.contrast BEFORE DIR OUT`; docs/log.md tells why."""
-    )
+    near, afterwards = _cells(measured), _afterwards(training)
     sections = [
         f"""---
 library_name: griffin-lm
@@ -73,7 +64,7 @@ notes contradict each other nothing is promised.""",
   other work too ({machine["processor"]}, torch {machine["torch"]}).
 - The longest distance between note and question in training: {training["longest_gap"]:,} tokens.
 - Made by `griffin pretrain recipes/fledgling.py --data DIR --out RUN` with the books above,
-  settings changed on the way: docs/log.md of the repository tells which and when.{stretched}""",
+  settings changed on the way: docs/log.md of the repository tells which and when.{afterwards}""",
         f"""## Loss on the held-out novels
 
 {loss["segments"]} segments of {loss["segment_tokens"]:,} tokens, each read from its beginning.
@@ -103,6 +94,24 @@ uncertain by about 1 / sqrt(n) at worst.
     if samples:
         sections.append(f"## Samples as they came\n\n{samples}")
     return "\n\n".join(sections) + "\n"
+
+
+def _afterwards(training: dict[str, Any]) -> str:
+    """What was done to the trained weights."""
+    lines = ""
+    if gate := training.get("gate_stretched"):
+        lines += f"""
+- Afterwards, without training, the recurrence gate of the first layer was stretched by {gate["by"]}
+  in {len(gate["channels"])} channels, so that prose takes less from what they hold:
+  `python -m griffin_lm.training.memo.contrast BEFORE DIR OUT`; docs/log.md tells why."""
+    if far := training.get("asked_far"):
+        channels = sum(training["gates_shut_in_prose"]["channels"].values())
+        lines += f"""
+- Then both gates of {channels} slow channels were fitted anew, shut in prose and at notes as they
+  were, and all but the embedding was trained for {far["steps"]} steps on questions as far as
+  {far["distances"][-1]:,} tokens behind their note:
+  `python -m griffin_lm.training.memo.far BEFORE DIR OUT`; docs/log.md tells why."""
+    return lines
 
 
 def results_page(
