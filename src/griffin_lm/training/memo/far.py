@@ -60,6 +60,7 @@ class Texts:
         self.bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
 
     def encode(self, text: str) -> list[int]:
+        """Tokens of a text in which markers are markers, without BOS."""
         return self.tokenizer.encode(text, bos=False, markers=True)
 
     def prose(self, length: int) -> list[int]:
