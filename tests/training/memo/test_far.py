@@ -11,31 +11,9 @@ import torch
 import griffin_lm as griffin
 from griffin_lm.errors import ConfigError, DataError
 from griffin_lm.inference.loading import BUNDLED
-from griffin_lm.mixers.rg_lru import RGLRUCell
 from griffin_lm.models import Griffin
 from griffin_lm.training.memo import far, retention
-
-SLOW = slice(0, 8)  # channels that are given long half-lives; of the first head
-
-
-@pytest.fixture
-def model() -> Griffin:
-    model = griffin.build("fledgling", seed=1)
-    with torch.no_grad():
-        cell_of(model).Lambda.fill_(0.0)
-        cell_of(model).Lambda[SLOW] = -12.0
-    return model
-
-
-def cell_of(model: Griffin) -> RGLRUCell:
-    cell = model.blocks[0].mixer.get_submodule("cell")
-    assert isinstance(cell, RGLRUCell)
-    return cell
-
-
-def rows(count: int, length: int, seed: int) -> torch.Tensor:
-    random = torch.Generator().manual_seed(seed)
-    return torch.randint(4, 2048, (count, length), generator=random)
+from tests.training.memo.conftest import cell_of, rows
 
 
 def random_books(count: int = 3, length: int = 900) -> list[np.ndarray]:
@@ -50,6 +28,8 @@ def texts(monkeypatch: pytest.MonkeyPatch) -> far.Texts:
 
 
 def test_slow_channels_forget_less_in_prose_and_write_the_same_at_notes(model: Griffin):
+    with torch.no_grad():
+        cell_of(model).Lambda[8:] = 0.0  # eight channels of the first head are slow
     noted = rows(6, 20, 1)
     asked = torch.zeros(6, 20, dtype=torch.bool)
     asked[:, 3] = True
