@@ -33,5 +33,5 @@ EXPORT int griffin_use(const char* name) {
   return kernels != nullptr;
 }
 
-EXPORT int griffin_version() { return 12; }
+EXPORT int griffin_version() { return 13; }
 }

@@ -5,6 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from griffin_lm.ops.backend import prefer
 from griffin_lm.ops.selective_scan import definition, reference, selective_scan
 from tests.parity import record_parity
 
@@ -27,6 +28,13 @@ def case(length, dtype=torch.float64, batch=2, width=3, states=4, cuts=0.1):
 def with_gradients(inputs):
     """The differentiable ones, in the order of NAMES."""
     return [each.requires_grad_() for each in inputs if each.is_floating_point()]
+
+
+@pytest.fixture(params=("reference", "auto"), autouse=True)
+def backend(request):
+    """ "auto": the compiled one for float32, where it is built."""
+    with prefer(request.param):
+        yield
 
 
 @pytest.fixture(params=(1, 100, 1 << 22), ids=lambda elements: f"{elements} elements a chunk")

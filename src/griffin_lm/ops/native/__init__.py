@@ -4,6 +4,8 @@ The functions check nothing but what would crash: dtype, device, contiguity are 
 """
 
 from .along_time import (
+    MOST_STATES,
+    STATES_KEPT_EVERY,
     conv,
     conv_backward,
     rg_lru,
@@ -11,6 +13,8 @@ from .along_time import (
     ring_attention,
     scan,
     scan_backward,
+    selective_scan,
+    selective_scan_backward,
     write_ring,
 )
 from .band import band_backward, band_forward, band_gradient, band_softmax, has_band
@@ -45,6 +49,8 @@ __all__ = [
     "DENSE",
     "INT4",
     "INT8",
+    "MOST_STATES",
+    "STATES_KEPT_EVERY",
     "UNBUILT",
     "array",
     "at",
@@ -78,6 +84,8 @@ __all__ = [
     "ring_attention",
     "scan",
     "scan_backward",
+    "selective_scan",
+    "selective_scan_backward",
     "shares_threads",
     "use",
     "use_own_threads",

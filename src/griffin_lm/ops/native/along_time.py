@@ -1,4 +1,4 @@
-"""What moves along time: the linear scan, the RG-LRU, the conv, attention over a ring."""
+"""What moves along time: linear and selective scan, the RG-LRU, the conv, attention over a ring."""
 
 import torch
 from torch import Tensor
@@ -52,6 +52,59 @@ def rg_lru_backward(
         *(*x.shape, torch.get_num_threads()),
     )
     return dx, dr, di, d_rate.sum(0), d_h0
+
+
+STATES_KEPT_EVERY, _RUN = 32, 64  # tokens; channels whose sums are made together
+MOST_STATES = 64  # of a channel, in a selective scan
+
+
+def selective_scan(
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    starts: Tensor,
+    h0: Tensor,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As ops.selective_scan, and the states that its gradient begins with; fp32, contiguous.
+
+    Those are (B, T / 32, E, N), or none unless `keep`.
+    """
+    batch, steps, width = x.shape
+    chunks = -(-steps // STATES_KEPT_EVERY) if keep else 0
+    y, last = torch.empty_like(x), torch.empty_like(h0)
+    kept = x.new_empty(batch, chunks, *h0.shape[1:])
+    library.griffin_selective_scan(
+        *(at(tensor) for tensor in (x, delta, A, B, C, starts, h0, y, last)),
+        at(kept) if keep else 0,
+        *(batch, steps, width, h0.shape[2], torch.get_num_threads()),
+    )
+    return y, last, kept
+
+
+def selective_scan_backward(
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    starts: Tensor,
+    kept: Tensor,
+    g: Tensor,
+    g_last: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients at x, delta, A, B, C and h0, given g at y and g_last at the last state."""
+    dx, d_delta, d_h0, dA = (torch.empty_like(t) for t in (x, x, g_last, g_last))
+    runs = -(-x.shape[2] // _RUN)
+    dB, dC = B.new_empty(runs, *B.shape), C.new_empty(runs, *C.shape)
+    library.griffin_selective_scan_backward(
+        *(at(tensor) for tensor in (x, delta, A, B, C, starts, kept, g, g_last)),
+        *(at(tensor) for tensor in (dx, d_delta, dA, dB, dC, d_h0)),
+        *(*x.shape, A.shape[1], torch.get_num_threads()),
+    )
+    return dx, d_delta, dA.sum(0), dB.sum(0), dC.sum(0), d_h0
 
 
 def ring_attention(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import BackendUnavailable
 
-_VERSION = 12  # of the functions' arguments; src/native/select.cpp says the same
+_VERSION = 13  # of the functions' arguments; src/native/select.cpp says the same
 _POINTER, _INT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _REAL = ctypes.c_float
 _SIGNATURES: dict[str, list[Any]] = {
@@ -42,6 +42,8 @@ _SIGNATURES: dict[str, list[Any]] = {
     "griffin_scan_backward": [_POINTER] * 7 + [_SIZE] * 3 + [_INT],
     "griffin_rg_lru": [_POINTER] * 3 + [_INT] + [_POINTER] * 4 + [_SIZE] * 3 + [_INT],
     "griffin_rg_lru_backward": [_POINTER] * 3 + [_INT] + [_POINTER] * 10 + [_SIZE] * 3 + [_INT],
+    "griffin_selective_scan": [_POINTER] * 10 + [_SIZE] * 4 + [_INT],
+    "griffin_selective_scan_backward": [_POINTER] * 15 + [_SIZE] * 4 + [_INT],
     "griffin_mlp_half": [_POINTER] * 3 + [_SIZE, _INT],
     "griffin_recurrent_half": [_POINTER] * 3 + [_SIZE] * 2 + [_POINTER] * 6 + [_INT],
     "griffin_attention_half": [_POINTER] * 3

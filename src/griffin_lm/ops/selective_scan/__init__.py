@@ -7,7 +7,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..backend import Backend, always, choose
+from . import compiled
 from .gradient import SelectiveScan
+
+BACKENDS = (
+    Backend("native", compiled.scan, compiled.why_not),
+    Backend("reference", SelectiveScan.apply, always),
+)
 
 
 def selective_scan(
@@ -29,4 +36,5 @@ def selective_scan(
     if x.shape[1] == 0:
         return torch.empty_like(x), h0
     with torch.autocast(x.device.type, enabled=False):  # its products stay in the dtype promised
-        return SelectiveScan.apply(x, delta, A, B, C, starts, h0)
+        run = choose("a selective scan", BACKENDS, x, delta, A, B, C, starts, h0)
+        return run(x, delta, A, B, C, starts, h0)
