@@ -18,7 +18,7 @@ from .sweep import Sweep
 from .synthetic import TASKS, Task
 
 ALL = ("griffin", "hawk", "lru", "gru", "mamba", "mqa", "mha", "local")
-FEW = ("griffin", "hawk", "lru", "gru", "mqa", "local")
+FEW = ("griffin", "hawk", "lru", "gru", "mamba", "mqa", "local")
 SOLVED = 0.995  # twice in a row
 TESTED = 10**6  # the seed of rows that are asked about: none that was trained on
 _CHUNK = 1024
@@ -151,7 +151,7 @@ SCALES = {
                 window=32,
                 recipe=Recipe(steps=600, rows=64, length=72),
                 every=100,
-                architectures=("griffin", "hawk", "lru", "mqa"),
+                architectures=("griffin", "hawk", "lru", "mamba", "mqa"),
                 sweep=_TWO,
             ),
             "mqar-4": Trial(
@@ -169,7 +169,7 @@ SCALES = {
                     window=4 * pairs,
                     recipe=Recipe(steps=steps, rows=32, length=4 * pairs, warmup=200),
                     every=100,
-                    architectures=("griffin", "hawk", "lru", "mqa"),
+                    architectures=("griffin", "hawk", "lru", "mamba", "mqa"),
                     sweep=_ONE,
                 )
                 for pairs, steps in ((8, 1000), (12, 2000))

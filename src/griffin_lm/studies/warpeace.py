@@ -13,7 +13,7 @@ from .sweep import Sweep, at_best, rate_said
 from .texts import SYMBOLS, characters, crops, losses, segments
 
 ALL = ("griffin", "hawk", "lru", "gru", "mamba", "mqa", "local")
-FEW = ("griffin", "hawk", "lru", "gru", "mqa")
+FEW = ("griffin", "hawk", "lru", "gru", "mamba", "mqa")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,8 +32,8 @@ def _forward(
     h0: Tensor,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    x, delta, A, B, C, starts, h0 = (t.contiguous() for t in (x, delta, A, B, C, starts, h0))
-    return native.selective_scan(x, delta, A, B, C, starts, h0, keep)
+    tensors = (tensor.contiguous() for tensor in (x, delta, A, B, C, starts, h0))
+    return native.selective_scan(*tensors, keep=keep)
 
 
 torch.library.impl("griffin_lm::selective_scan", "cpu", func=_forward)
