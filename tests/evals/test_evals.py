@@ -130,8 +130,8 @@ def test_the_card_is_what_the_files_say():
         name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("training", "recall")
     }
-    farther = folder / "recall_far.json"
-    far = json.loads(farther.read_text(encoding="utf-8")) if farther.exists() else None
+    farther = sorted(folder.glob("recall_*.json"))
+    far = [json.loads(path.read_text(encoding="utf-8")) for path in farther]
     text = (folder / "README.md").read_text(encoding="utf-8")
-    assert card(read["training"], read["recall"], far) == text
+    assert card(read["training"], read["recall"], *far) == text
     assert f"{read['training']['tokens']:,} tokens" in text

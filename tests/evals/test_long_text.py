@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from griffin_lm.errors import DataError, InputError
-from griffin_lm.evals import report
+from griffin_lm.evals import gaps, report
 from griffin_lm.evals.likelihood import Asked, score_after_contexts
 from griffin_lm.evals.long_text import documents_of, long_text_loss
 from griffin_lm.evals.needle import NEEDLE, QUESTION, NeedleCell, measure_needle, needle_table
@@ -141,6 +141,18 @@ def test_a_needle_is_scored_as_one_plain_reading_scores_it():
         measure_needle(lm.model, lm.tokenizer, [prose[:50]], [1024], rows=2)
 
 
+def test_texts_that_are_too_short_follow_one_another():
+    short = [np.arange(60), np.arange(100, 130)]
+    [joined] = gaps.long_texts(short, 50)
+    assert joined[:90].tolist() == [*range(60), *range(100, 130)]
+    assert joined[90:].tolist() == joined[: len(joined) - 90].tolist()
+    lead, gap = gaps.cut(joined, 50, np.random.default_rng(0))
+    assert len(lead) == gaps.LEAD and len(gap) == 50
+    assert [len(text) for text in gaps.long_texts([*short, np.arange(99)], 50)] == [99]
+    with pytest.raises(DataError, match="113 tokens long together; ask shorter distances"):
+        gaps.long_texts(short, 80)
+
+
 def test_a_model_that_remembers_has_a_gain_and_is_right(monkeypatch: pytest.MonkeyPatch):
     """Every digit that was read is made likelier: the planted ones win."""
     lm = model()
@@ -175,4 +187,4 @@ def test_any_vocabulary_gets_a_needle_and_fledglings_gets_memos_too(tmp_path: Pa
     lm = model()
     (tmp_path / "a.txt").write_text(TEXT * 3, encoding="utf-8")
     figures = report.measure_recalls(lm, tmp_path / "a.txt", (), [8], 2)
-    assert set(figures) == {"needle"} and len(report.recall_tables(figures)) == 1
+    assert set(figures) == {"needle", "longest_text"} and len(report.recall_tables(figures)) == 1

@@ -1,11 +1,11 @@
 """fledgling's model card, written from what was measured and nothing else.
 
-    python -m griffin_lm.evals.card training.json evaluation.json [far.json] > README.md
-    python -m griffin_lm.evals.card --results training.json evaluation.json [far.json] > page.md
-    python -m griffin_lm.evals.card --plot=FILE.svg training.json evaluation.json [far.json]
+    python -m griffin_lm.evals.card training.json near.json [far.json ...] > README.md
+    python -m griffin_lm.evals.card --results training.json near.json [far.json ...] > page.md
+    python -m griffin_lm.evals.card --plot=FILE.svg training.json near.json [far.json ...]
 
 `training.json` is what `griffin_lm.training.export` writes; the others come from
-`griffin evaluate ... --recall --json FILE` (far.json: more distances, fewer rows).
+`griffin evaluate ... --recall --json FILE` (far.json and so on: longer distances, fewer rows).
 """
 
 import json
@@ -24,7 +24,7 @@ _FORGET = {
 }
 
 
-def card(training: dict[str, Any], measured: dict[str, Any], far: dict[str, Any] | None) -> str:
+def card(training: dict[str, Any], measured: dict[str, Any], *far: dict[str, Any]) -> str:
     """Markdown."""
     loss, machine = measured["loss"], training["machine"]
     held_out = ", ".join(training["held_out"])
@@ -84,8 +84,12 @@ uncertain by about 1 / sqrt(n) at worst.
 
 {recall_table(near)}""",
     ]
-    if far is not None:
-        sections.append(f"Farther, with fewer rows:\n\n{recall_table(_cells(far))}")
+    sections += [f"Farther, with fewer rows:\n\n{recall_table(_cells(some))}" for some in far]
+    if any(_cells(some)[-1].distance > some.get("longest_text", 2**31) for some in far):
+        sections.append(
+            "Where no held-out novel is so long they follow one another, from the first one again\n"
+            "after the last."
+        )
     samples = "\n\n".join(
         f"Seed {sample['seed']}, temperature {sample['temperature']}, top_p {sample['top_p']}:\n\n"
         + "\n".join(f"> {line}" for line in str(sample["text"]).split("\n"))
@@ -105,20 +109,20 @@ def _afterwards(training: dict[str, Any]) -> str:
   in {len(gate["channels"])} channels, so that prose takes less from what they hold:
   `python -m griffin_lm.training.memo.contrast BEFORE DIR OUT`; docs/log.md tells why."""
     if far := training.get("asked_far"):
-        channels = sum(training["gates_shut_in_prose"]["channels"].values())
+        shut = training["gates_shut_in_prose"]
+        channels, limited = sum(shut["channels"].values()), shut["limited"]
         lines += f"""
-- Then both gates of {channels} slow channels were fitted anew, shut in prose and at notes as they
-  were, and all but the embedding was trained for {far["steps"]} steps on questions as far as
-  {far["distances"][-1]:,} tokens behind their note:
+- Then both gates of {channels - limited} slow channels were fitted anew, shut in prose and at notes
+  as they were, {limited} that could not be shut were given a short memory, and all but the
+  embedding was trained for {far["steps"]} steps on questions as far as {far["distances"][-1]:,}
+  tokens behind their note:
   `python -m griffin_lm.training.memo.far BEFORE DIR OUT`; docs/log.md tells why."""
     return lines
 
 
-def results_page(
-    training: dict[str, Any], measured: dict[str, Any], far: dict[str, Any] | None
-) -> str:
+def results_page(training: dict[str, Any], measured: dict[str, Any], *far: dict[str, Any]) -> str:
     """The card's figures as a page of docs/results, with the commands that make them again."""
-    _, _, figures = card(training, measured, far).partition("## Training")
+    _, _, figures = card(training, measured, *far).partition("## Training")
     books = ",".join(training["held_out"])
     text = measured["text"]
     loss = measured["loss"]
@@ -128,17 +132,19 @@ def results_page(
         f"    --segment {loss['segment_tokens']} --segments {loss['segments']} "
         f"--rows {_cells(measured)[0].n} --samples {samples} --json near.json",
     ]
-    if far is not None:
-        cells = _cells(far)
+    names = [f"far{'' if n == 1 else n}.json" for n, _ in enumerate(far, 1)]
+    for some, name in zip(far, names, strict=True):
+        cells = _cells(some)
         distances = ",".join(str(each) for each in sorted({cell.distance for cell in cells}))
         commands += [
             f"griffin evaluate fledgling --text {text} --books {books} --recall \\",
             f"    --segment 256 --segments 1 --distances {distances} --rows {cells[0].n} "
-            "--json far.json",
+            f"--json {name}",
         ]
+    given = " ".join(["training.json near.json", *names])
     commands += [
-        "python -m griffin_lm.evals.card --results training.json near.json far.json",
-        "python -m griffin_lm.evals.card --plot=fledgling.svg training.json near.json far.json",
+        f"python -m griffin_lm.evals.card --results {given}",
+        f"python -m griffin_lm.evals.card --plot=fledgling.svg {given}",
     ]
     heading = "## Recall by distance\n\n"
     figures = figures.replace(heading, f"{heading}![Share recalled by distance](fledgling.svg)\n\n")
@@ -167,10 +173,10 @@ def _worse(loss: dict[str, Any], name: str) -> str:
 if __name__ == "__main__":
     names = [name for name in sys.argv[1:] if not name.startswith("--")]
     plots = [name.removeprefix("--plot=") for name in sys.argv[1:] if name.startswith("--plot=")]
-    if len(names) not in (2, 3):
+    if len(names) < 2:
         sys.exit(
             "usage: python -m griffin_lm.evals.card [--results | --plot=FILE.svg] training.json "
-            "near.json [far.json]"
+            "near.json [far.json ...]"
         )
     read = [json.loads(Path(name).read_text(encoding="utf-8")) for name in names]
     for plot in plots:
@@ -178,4 +184,4 @@ if __name__ == "__main__":
     if plots:
         sys.exit()
     write = results_page if "--results" in sys.argv else card
-    sys.stdout.write(write(read[0], read[1], read[2] if len(read) > 2 else None))
+    sys.stdout.write(write(*read))

@@ -15,16 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
 from ..inference.reading import read_rows
 from ..models import Griffin, State
 from ..text import Tokenizer
+from .gaps import cut, long_texts
 from .likelihood import Score, score_continuations
 
 NEEDLE = "\n\nThe pass key is {key}. Remember it: {key} is the pass key.\n\n"
 QUESTION = "\n\nWhat is the pass key? The pass key is"
 CHOICES = 10
-_LEAD = 32  # tokens of prose before the needle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +59,10 @@ def measure_needle(
 ) -> list[NeedleCell]:
     """A cell for each distance. prose: token arrays of texts; each row begins somewhere in one.
 
-    Raises DataError where none is long enough.
+    Where none is long enough, in all of them in a row. Raises DataError where they are too short.
     """
     distances = sorted(distances)
-    texts = [text for text in prose if len(text) > _LEAD + distances[-1] + 1]
-    if not texts:
-        raise DataError(f"no text is {_LEAD + distances[-1]} tokens long; ask shorter distances")
+    texts = long_texts(prose, distances[-1])
     random, device = np.random.default_rng(seed), model.embed.weight.device
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     question = tokenizer.encode(QUESTION, bos=False, continues=True)
@@ -75,11 +72,11 @@ def measure_needle(
     gaps: list[np.ndarray] = []
     for row in range(rows):
         text = texts[row % len(texts)]
-        begin = int(random.integers(len(text) - distances[-1] - _LEAD))
+        lead, after = cut(text, distances[-1], random)
         needle = NEEDLE.format(key=keys[row][0])
         note = tokenizer.encode(needle, bos=False, continues=True)
-        openings.append([*bos, *text[begin : begin + _LEAD].tolist(), *note])
-        gaps.append(text[begin + _LEAD : begin + _LEAD + distances[-1]])
+        openings.append([*bos, *lead, *note])
+        gaps.append(after)
     state = read_rows(model, openings, model.empty_state(rows), donate=True)
     gap, cells, at = np.stack(gaps), list[NeedleCell](), 0
     for distance in distances:

@@ -17,9 +17,9 @@ from torch import Tensor
 from ..errors import DataError
 from ..models import Griffin, State
 from ..text import Tokenizer
+from .gaps import cut, long_texts
 from .memo_text import FIELDS, MARKS, NO_NOTE, note_text, question_text, single_pieces
 
-_LEAD = 32  # tokens of prose before the note
 _CHUNK = 512  # tokens read per call
 DISTANCES = (64, 256, 1024, 4096, 16384)
 
@@ -56,8 +56,9 @@ def measure_recall(
 ) -> list[Cell]:
     """Recall at each distance, with and without a note, `rows` rows each; batch 2 * rows.
 
-    prose: token arrays of texts; each row begins at a random place of one of them. Raises DataError
-    if none is long enough. fields: that a note has and questions ask for.
+    prose: token arrays of texts; each row begins at a random place of one of them, or of all of
+    them in a row where none is long enough. Raises DataError if they are too short together.
+    fields: that a note has and questions ask for.
     """
 
     def encode(text: str) -> list[int]:
@@ -67,9 +68,7 @@ def measure_recall(
     pieces = single_pieces(encode)
     values = {field: list(pieces[field].items()) for field in fields}
     random = np.random.default_rng(seed)
-    texts = [text for text in prose if len(text) > _LEAD + distances[-1] + 1]
-    if not texts:
-        raise DataError(f"no text is {_LEAD + distances[-1]} tokens long; ask shorter distances")
+    texts = long_texts(prose, distances[-1])
     gap_rows, openings, wanted = _rows(texts, values, random, rows, distances[-1], encode)
     device = model.embed.weight.device
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
@@ -124,11 +123,11 @@ def _rows(
     wanted: list[list[int]] = []
     for row in range(rows):
         text = texts[row % len(texts)]
-        begin = int(random.integers(len(text) - longest - _LEAD))
+        lead, gap = cut(text, longest, random)
         drawn = {field: some[int(random.integers(len(some)))] for field, some in values.items()}
         note = encode(note_text({field: word for field, (word, _) in drawn.items()}))
-        openings.append((text[begin : begin + _LEAD].tolist(), note))
-        gaps.append(text[begin + _LEAD : begin + _LEAD + longest])
+        openings.append((lead, note))
+        gaps.append(gap)
         wanted.append([token for _, token in drawn.values()])
     return np.stack(gaps), openings, torch.tensor(wanted)
 

@@ -129,7 +129,8 @@ def measure_recalls(
 ) -> dict[str, Any]:
     """The needle, for any model, and memos where the vocabulary has fledgling's; in plain values.
 
-    source: prose to plant in; None: the bundled book. {"needle": [...], "recall": [...]}
+    source: prose to plant in; None: the bundled book. {"needle": [...], "recall": [...],
+    "longest_text": in tokens}
     """
     prose = BUNDLED["fledgling"] / "book.txt" if source is None else source
     texts = encode_texts(lm, read_texts(prose, ids))
@@ -142,6 +143,7 @@ def measure_recalls(
         progress=lambda done, whole: progress("needle: tokens a row", done, whole),
     )
     figures: dict[str, Any] = {"needle": needle_to_json(needle)}
+    figures["longest_text"] = max(len(text) for text in texts)
     if knows_memos(lm.tokenizer):
         cells = measure_recall(
             lm.model,

@@ -324,8 +324,8 @@ The models are far smaller than those of the papers, so weights weigh less and c
 beside them: where two curves cross moves with size, batch and window; that one is flat and the
 other is not does not. Random weights say nothing about quality. "Llama-shaped" is Llama 3's block
 at this size in this code, not Llama's own software; no cache is quantised, shared or paged. A
-prompt's speed depends on kernels as much as on architecture: Mamba's scan has no kernel of its
-own here on a CPU.""",
+prompt's speed depends on kernels as much as on architecture: Mamba's scan had no kernel of its own
+on a CPU when scale cpu was measured (2026-11-26); it has one now.""",
     scales=SCALES,
     plan=plan,
     measure=measure,

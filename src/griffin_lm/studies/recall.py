@@ -232,12 +232,11 @@ suddenly. With 12 pairs of MQAR that is a matter of the seed: MQA ended at one o
 chance on both seeds, in a pilot with a third it was through in 500 steps, so its figure says
 nothing of attention, nor LRU's of LRU. What a state can hold was not reached: Hawk learned 8 pairs
 whole on both seeds, 12 on one. Lengths, vocabularies and numbers of pairs at scale cpu are below
-the papers', so figures are not to be compared with theirs number by number. Mamba is left to scale
-gpu: its scan trains at about a thousand tokens a second on a CPU here. Cells at scale cpu are of
-several processors; all cells of a task have products of one dtype (see above). Memos are learned in
-a fiftieth of the tokens that fledgling had, of one field, without its course, its window dropout or
-a sweep: what these models do not recall, longer training might teach. Farther than here fledgling
-is asked on [its own page](../fledgling.md).""",
+the papers', so figures are not to be compared with theirs number by number. Memos and `mqar-4` were
+not asked of Mamba. Cells at scale cpu are of several processors; all cells of a task have products
+of one dtype (see above). Memos are learned in a fiftieth of the tokens that fledgling had, of one
+field, without its course, its window dropout or a sweep: what these models do not recall, longer
+training might teach. Farther than here fledgling is asked on [its own page](../fledgling.md).""",
     scales=SCALES,
     plan=plan,
     measure=measure,

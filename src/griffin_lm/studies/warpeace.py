@@ -258,8 +258,7 @@ not read again: LSTM-128 1.277 / 1.227 / 1.279, LSTM-256 1.189 / 1.137 / 1.141, 
     limits="""\
 At scale cpu a model has a tenth of a million parameters and sees half the text: what is compared
 is how fast it learns, not where it would end, and 2015's figures are of other sizes and far more
-passes. Rates are chosen by runs of a third of the length, which may favour high ones. Mamba is
-left to scale gpu: without a kernel of its own its scan trains ten times slower here. Rows begin
+passes. Rates are chosen by runs of a third of the length, which may favour high ones. Rows begin
 with an empty state in training. The GRU stands in Griffin's recurrent block, with a conv before
 it and an MLP after it, so it is not 2015's. One text, one language.""",
     scales=SCALES,
