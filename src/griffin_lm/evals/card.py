@@ -109,13 +109,11 @@ def _afterwards(training: dict[str, Any]) -> str:
   in {len(gate["channels"])} channels, so that prose takes less from what they hold:
   `python -m griffin_lm.training.memo.contrast BEFORE DIR OUT`; docs/log.md tells why."""
     if far := training.get("asked_far"):
-        shut = training["gates_shut_in_prose"]
-        channels, limited = sum(shut["channels"].values()), shut["limited"]
+        channels = sum(training["gates_shut_in_prose"]["channels"].values())
         lines += f"""
-- Then both gates of {channels - limited} slow channels were fitted anew, shut in prose and at notes
-  as they were, {limited} that could not be shut were given a short memory, and all but the
-  embedding was trained for {far["steps"]} steps on questions as far as {far["distances"][-1]:,}
-  tokens behind their note:
+- Then both gates of {channels} slow channels were fitted anew, shut in prose and at notes as they
+  were, and all but the embedding was trained for {far["steps"]} steps on questions as far as
+  {far["distances"][-1]:,} tokens behind their note:
   `python -m griffin_lm.training.memo.far BEFORE DIR OUT`; docs/log.md tells why."""
     return lines
 

@@ -1,4 +1,4 @@
-"""Questions asked up to a million tokens after the note: the second step to a longer recall.
+"""Questions asked a hundred thousand tokens after the note: the second step to a longer recall.
 
     python -m griffin_lm.training.memo.far CHECKPOINT BOOKS OUT
 
@@ -8,7 +8,8 @@ and without, are read once, without gradients, and the states kept at some dista
 are trained from those states, beside short passages that hold the model to what it was (the
 Kullback-Leibler divergence from it in prose, and notes nearby). The states grow stale as weights
 change, by little: what comes of it is measured from the beginning of a text (`griffin evaluate`).
-CHECKPOINT knows memos; its training.json says which books it may not learn from.
+CHECKPOINT knows memos; its training.json says how many books it learned from, which must be those
+of BOOKS, and which of them it may not learn from.
 """
 
 import json
@@ -34,14 +35,12 @@ from . import retention
 from .corpus import split
 
 DISTANCES = (512, 4096, 16_384, 32_768, 49_152, 65_536, 81_920, 100_000, 114_000)
-FARTHER = (16_384, 200_000, 400_000, 700_000, 1_000_000)
-ROWS, FEWER = (44, 20), (16, 8)  # rows with a note and without, for each
+NOTED, PLAIN = 44, 20  # rows that are read so far, with a note and without
 STEPS, RATE, CLIP = 400, 5e-4, 1.0
 FAR, NEAR, AS_BEFORE = 0.5, 0.3, 1.0  # weights in the loss, of each far batch, near ones, and KL
 _LEAD, _CHUNK = 32, 512  # tokens of prose before a note; tokens read per call
 _PASSAGE = 200  # tokens of a near row
-_SAMPLE, _LENGTH = 160, 2048  # of prose that gates are fitted to
-_SIDE_BY_SIDE, _LOOKED = 64, 100_000  # rows, and tokens of each, searched for the hardest ones
+_ROWS, _LENGTH = 160, 2048  # of prose that gates are fitted to
 _NOTES = 500  # rows with a note and a question that they are faithful to
 
 
@@ -66,20 +65,13 @@ class Texts:
         return self.tokenizer.encode(text, bos=False, markers=True)
 
     def prose(self, length: int) -> list[int]:
-        """A run of tokens from a random place of a random book; of many, if none is so long."""
+        """A run of tokens from a random place of a random book."""
         long_enough = [book for book in self.books if len(book) > length]
         if not long_enough:
-            long_enough = [self.everything(1)[0].numpy()]
-        if len(long_enough[0]) <= length:
-            raise DataError(f"the books are not {length} tokens long together")
+            raise DataError(f"no book is {length} tokens long")
         book = long_enough[int(self.random.integers(len(long_enough)))]
         at = int(self.random.integers(len(book) - length))
         return book[at : at + length].tolist()
-
-    def everything(self, rows: int) -> Tensor:
-        """(rows, T): all books, one after another, in as many rows."""
-        joined = np.concatenate([self.books[n] for n in self.random.permutation(len(self.books))])
-        return torch.from_numpy(joined[: rows * (len(joined) // rows)].reshape(rows, -1)).long()
 
     def note(self) -> tuple[list[int], list[int]]:
         """(a note's tokens, the first token of the answer to each field's question)."""
@@ -122,7 +114,7 @@ class Texts:
 
 
 class FarStates:
-    """States of long texts, some with a note near their beginning, at each distance."""
+    """States of long texts, NOTED of them with a note near their beginning, at each distance."""
 
     def __init__(
         self,
@@ -180,15 +172,11 @@ def _by_length(rows: list[list[int]]) -> list[list[list[int]]]:
 
 
 def train_readers(
-    model: Griffin,
-    before: Griffin,
-    states: Sequence[FarStates],
-    said: Callable[[str], None],
-    steps: int,
+    model: Griffin, before: Griffin, far: FarStates, said: Callable[[str], None], steps: int
 ) -> dict[str, float]:
     """Trains all but the embedding, in place; the last steps' means.
 
-    before: what the model is held to in passages. states: a batch of each, every step.
+    before: what the model is held to in passages.
     """
     model.embed.requires_grad_(False)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -199,13 +187,13 @@ def train_readers(
         warm = min(1.0, (step + 1) / 20)
         optimizer.param_groups[0]["lr"] = RATE * warm * (1 + math.cos(math.pi * step / steps)) / 2
         loss = torch.zeros(())
-        for far in states:
+        for _ in range(2):
             state, tokens, answers = far.batch()
             logits = _logits(model, tokens, state)
             loss = loss + FAR * cross_entropy(logits, answers)
             seen["far"].append(float(cross_entropy(logits.detach(), answers)))
             seen["far_right"].append(float((logits.argmax(-1) == answers).float().mean()))
-        tokens, answers = states[0].texts.near(8)
+        tokens, answers = far.texts.near(8)
         logits = model(tokens)[0]
         with torch.no_grad():
             was = before(tokens)[0]
@@ -248,21 +236,22 @@ def recall_farther(
         )
     tokens = [np.array(lm.tokenizer.encode(book.text, bos=False)) for book in train]
     texts, before = Texts(tokens, lm.tokenizer), deepcopy(lm.model)
-    prose = torch.tensor([texts.prose(_LENGTH) for _ in range(_SAMPLE)])
-    everything = texts.everything(_SIDE_BY_SIDE)[:, :_LOOKED]
-    fits = retention.shut_in_prose(lm.model, prose, everything, texts.noted(_NOTES), said)
-    far = [
-        FarStates(lm.model, texts, distances, said, rows)
-        for distances, rows in ((DISTANCES, ROWS), (FARTHER, FEWER))
-    ]
+    prose = torch.tensor([texts.prose(_LENGTH) for _ in range(_ROWS)])
+    noted, asked = texts.noted(_NOTES)
+    fits: list[retention.Fit] = []
+    for layer, block in enumerate(lm.model.blocks):
+        if hasattr(block.mixer, "cell"):
+            fits += retention.shut_gates(lm.model, layer, prose, noted, asked, retention.STEPS)
+            said(f"layer {layer}: {sum(fit.layer == layer for fit in fits)} channels")
+    far = FarStates(lm.model, texts, DISTANCES, said, (NOTED, PLAIN))
     means = train_readers(lm.model, before, far, said, STEPS)
     about = {"instruction_tuned": True}
     save_model(lm.model.to(torch.bfloat16), out, tokenizer=lm.tokenizer, about=about)
     channels = {
         str(n): sum(fit.layer == n for fit in fits) for n in sorted({f.layer for f in fits})
     }
-    facts["gates_shut_in_prose"] = {"channels": channels, "limited": sum(f.limited for f in fits)}
-    facts["asked_far"] = {"distances": sorted({*DISTANCES, *FARTHER}), "steps": STEPS} | means
+    facts["gates_shut_in_prose"] = {"channels": channels}
+    facts["asked_far"] = {"distances": list(DISTANCES), "steps": STEPS} | means
     (out / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
 
