@@ -7,6 +7,7 @@
 
 namespace griffin {
 namespace {
+// griffin_lm/ops/native/along_time.py says the same of the last three.
 constexpr Index kLanes = 16;   // channels that are computed side by side
 constexpr Index kRun = 64;     // channels of a task: sums over channels are made per run
 constexpr Index kStates = 64;  // N at most

@@ -11,6 +11,7 @@ from griffin_lm.ops.selective_scan import compiled, definition, selective_scan
 from tests.ops.instruction_sets import instruction_set as instruction_set
 from tests.ops.test_selective_scan import NAMES, case, with_gradients
 
+# what is held here is the compiled scan; without it the reference has test_selective_scan.py
 pytestmark = pytest.mark.skipif(native.UNBUILT is not None, reason=str(native.UNBUILT))
 SHAPES = [(1, 1, 1, 1), (2, 33, 16, 16), (3, 70, 65, 5), (1, 64, 129, 16), (2, 31, 7, 64)]
 
@@ -48,8 +49,8 @@ def test_the_bits_of_a_row_hang_neither_on_the_batch_nor_on_cuts_nor_on_threads(
     x, delta, A, B, C, starts, h0 = of_shape((3, 70, 130, 16))
     with prefer("native"):
         whole, end = selective_scan(x, delta, A, B, C, starts, h0)
-        alone, h = selective_scan(*(t[1:2] for t in (x, delta)), A, *(t[1:2] for t in (B, C)),
-                                  starts[1:2], h0[1:2])  # fmt: skip
+        row = [t[1:2] for t in (x, delta, B, C, starts, h0)]
+        alone, h = selective_scan(*row[:2], A, *row[2:])
         parts, state = [], h0
         for part in (slice(17), slice(17, 70)):
             y, state = selective_scan(

@@ -84,8 +84,10 @@ uncertain by about 1 / sqrt(n) at worst.
 
 {recall_table(near)}""",
     ]
-    sections += [f"Farther, with fewer rows:\n\n{recall_table(_cells(some))}" for some in far]
-    if any(_cells(some)[-1].distance > some.get("longest_text", 2**31) for some in far):
+    for number, some in enumerate(far):
+        head = "Farther still" if number else "Farther"
+        sections.append(f"{head}, with fewer rows:\n\n{recall_table(_cells(some))}")
+    if any(_cells(some)[-1].distance > some["longest_text"] for some in far):
         sections.append(
             "Where no held-out novel is so long they follow one another, from the first one again\n"
             "after the last."

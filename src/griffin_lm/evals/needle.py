@@ -72,11 +72,11 @@ def measure_needle(
     gaps: list[np.ndarray] = []
     for row in range(rows):
         text = texts[row % len(texts)]
-        lead, after = cut(text, distances[-1], random)
+        lead, following = cut(text, distances[-1], random)
         needle = NEEDLE.format(key=keys[row][0])
         note = tokenizer.encode(needle, bos=False, continues=True)
         openings.append([*bos, *lead, *note])
-        gaps.append(after)
+        gaps.append(following)
     state = read_rows(model, openings, model.empty_state(rows), donate=True)
     gap, cells, at = np.stack(gaps), list[NeedleCell](), 0
     for distance in distances:

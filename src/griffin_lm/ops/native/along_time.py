@@ -54,8 +54,9 @@ def rg_lru_backward(
     return dx, dr, di, d_rate.sum(0), d_h0
 
 
+# of the selective scan; src/native/selective.cpp says the same (kChunk, kRun, kStates)
 STATES_KEPT_EVERY, _RUN = 32, 64  # tokens; channels whose sums are made together
-MOST_STATES = 64  # of a channel, in a selective scan
+MOST_STATES = 64  # of a channel
 
 
 def selective_scan(

@@ -30,8 +30,7 @@ def selective_scan(
 
     A is negative, delta >= 0; a token whose delta is 0 leaves h as it is, to the bit. Where
     `starts`, h_{t-1} is dropped by selection, so that not even inf or NaN passes. The states of a
-    call, (B, T, E, N), are never in memory at once: T is walked in chunks, which are computed again
-    for the gradient.
+    call, (B, T, E, N), are never in memory at once: the gradient computes them again in chunks.
     """
     if x.shape[1] == 0:
         return torch.empty_like(x), h0
